@@ -1,0 +1,7 @@
+//! The rules, as pure functions on data. Knows `protocol::ids` and nothing else of the wire; no I/O, no clock.
+
+pub mod channel;
+pub mod conversation;
+pub mod identity;
+pub mod message;
+pub mod refusal;

@@ -1,0 +1,4 @@
+//! Chinwag: a real-time WebSocket messaging server.
+
+pub mod domain;
+pub mod store;

@@ -1,0 +1,1 @@
+//! The bytes of records: what lies in the log, and its format version.
