@@ -18,6 +18,7 @@ use crate::domain::identity::Scopes;
 use crate::domain::message::{Digest, Message, MessageFlags};
 use crate::domain::refusal::ErrorKind;
 
+pub mod log;
 pub mod memory;
 pub mod record;
 
