@@ -218,6 +218,11 @@ impl Outbox {
         self.control.push_back(control);
     }
 
+    /// Adds a notice before everything else: the first frame of a session.
+    pub fn push_control_front(&mut self, control: Control) {
+        self.control.push_front(control);
+    }
+
     /// Adds something that happened. Returns how many entries were dropped for it.
     pub fn push_live(&mut self, live: Live, limits: &OutboxLimits, now_ms: u64) -> usize {
         let bytes = live.bytes();

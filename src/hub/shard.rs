@@ -139,8 +139,10 @@ pub struct Slot {
     pub in_flight: u32,
     /// Set when it must be closed; the gateway does it.
     pub closing: Option<CloseReason>,
-    /// Wakes its read half when requests were answered.
+    /// Wakes its read half when the session ends, and when it is paused and may go on.
     pub reader: Option<Waker>,
+    /// The read half has as many requests in flight as it may.
+    pub paused: bool,
     joining: Option<Box<Joining>>,
     groups: Vec<ChannelNo>,
     watches: Vec<Uid>,
@@ -148,9 +150,16 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Counts one request as answered.
     fn answered(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if let Some(reader) = self.reader.take() {
+        self.wake_paused();
+    }
+
+    fn wake_paused(&mut self) {
+        if self.paused
+            && let Some(reader) = self.reader.take()
+        {
             reader.wake();
         }
     }
@@ -269,6 +278,7 @@ impl Shard {
             in_flight: 0,
             closing: None,
             reader: None,
+            paused: false,
             joining: Some(Box::default()),
             groups: Vec::new(),
             watches: Vec::new(),
@@ -397,6 +407,7 @@ impl Shard {
             let before = slot.outbox.live_bytes();
             slot.outbox.pop_live(live_entries);
             self.outbox_bytes -= (before - slot.outbox.live_bytes()) as i64;
+            slot.wake_paused();
             let gaps = slot.outbox.tell_gaps();
             if gaps > 0 {
                 self.shared.metrics.gaps.inc_by(gaps as u64);
