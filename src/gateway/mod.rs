@@ -1,0 +1,3 @@
+//! Persistent sockets: from bytes to frames and back.
+
+pub mod websocket;
