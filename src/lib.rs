@@ -1,5 +1,12 @@
 //! Chinwag: a real-time WebSocket messaging server.
+//!
+//! The rooms in reading order; an arrow in ARCHITECTURE.md points at what is imported.
 
+pub mod clock;
+pub mod config;
+pub mod credentials;
 pub mod domain;
+pub mod gateway;
+pub mod hub;
 pub mod metrics;
 pub mod store;
