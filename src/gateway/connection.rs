@@ -94,20 +94,26 @@ impl Connection {
     }
 
     async fn run(&mut self, context: &Rc<Context>) {
-        let mut parked = self.reader.unpark();
-        let mut next = if parked.is_empty() { Next::Read } else { self.consume(context, &mut parked) };
-        drop(parked);
+        let mut next = self.go_on(context);
         loop {
             next = match next {
                 Next::End => return,
                 Next::Read => self.read(context).await,
                 Next::Pause => {
                     self.room(context).await;
-                    let mut parked = self.reader.unpark();
-                    self.consume(context, &mut parked)
+                    self.go_on(context)
                 }
             };
         }
+    }
+
+    /// Works off what was put aside.
+    fn go_on(&mut self, context: &Rc<Context>) -> Next {
+        let Some(mut parked) = self.reader.unpark() else { return Next::Read };
+        let (used, next) = self.consume(context, parked.rest());
+        parked.advance(used);
+        self.reader.repark(parked);
+        next
     }
 
     /// Waits for bytes and works them off before anything else runs in the shard.
@@ -139,7 +145,9 @@ impl Connection {
             return Next::End;
         }
         let mut buffer = context.read_buffer.borrow_mut();
-        self.consume(context, &mut buffer[..got])
+        let (used, next) = self.consume(context, &mut buffer[..got]);
+        self.reader.park(&buffer[used..got]);
+        next
     }
 
     /// Waits until the session may have more requests in flight.
@@ -163,7 +171,8 @@ impl Connection {
         .await;
     }
 
-    fn consume(&mut self, context: &Rc<Context>, bytes: &mut [u8]) -> Next {
+    /// Works off bytes until they are used up or the connection must pause or end. Returns how many were used.
+    fn consume(&mut self, context: &Rc<Context>, bytes: &mut [u8]) -> (usize, Next) {
         let limits = ReadLimits { message_bytes_max: context.limits.frame_bytes_max };
         let now_ms = clock::now_ms();
         context.writers.borrow_mut().heard(self.place.slot, now_ms);
@@ -182,7 +191,6 @@ impl Connection {
                     break;
                 }
                 Some(slot) if is_full(slot.in_flight, slot.outbox.control_len(), context) => {
-                    self.reader.park(&bytes[at..]);
                     next = Next::Pause;
                     break;
                 }
@@ -219,7 +227,7 @@ impl Connection {
             }
         }
         shard.finish_turn();
-        next
+        (at, next)
     }
 
     fn close(&self, shard: &mut Shard, reason: CloseReason) {

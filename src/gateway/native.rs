@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use protocol::close::CloseReason;
+use protocol::error::WireError;
 use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, IdError, Uid, Version};
 use protocol::native::{
     self, Ack, Closing, Connected, ConversationEvent, Done, Encoding, Event, Explained, Gap, Limits, MemberEvent,
@@ -92,6 +93,18 @@ pub fn refused(client_seq: Option<u64>, refusal: &Refusal) -> Refused<'static> {
     }
 }
 
+/// Bytes that were no request, answered while the connection stays.
+pub fn wire_refused(encoding: Encoding, error: &WireError) -> Bytes {
+    let refused = Refused {
+        client_seq: error.client_seq().unwrap_or(0),
+        code: error.refused_code().unwrap_or("invalid").into(),
+        text: error.to_string().into(),
+        field: None,
+        retry_after_ms: None,
+    };
+    frame(encoding, &ServerFrame::Refused(refused))
+}
+
 /// Appends a control entry as a WebSocket frame.
 pub fn append_control(encoding: Encoding, viewer: &Viewer, control: Control, out: &mut Vec<u8>) {
     let asker = viewer.uid.as_str();
@@ -141,7 +154,9 @@ pub fn append_control(encoding: Encoding, viewer: &Viewer, control: Control, out
             ServerFrame::Explained(explained_frame(client_seq, &key, asker, &explained))
         }
         Control::Peers { client_seq, peers } => {
-            ServerFrame::Peers(Peers { client_seq, peers: peers.iter().map(peer_item).collect() })
+            let peers = ServerFrame::Peers(Peers { client_seq, peers: peers.iter().map(peer_item).collect() });
+            append(opcode(encoding), out, |out| encode_server(encoding, &peers, out));
+            return;
         }
         Control::Gap { key, first_missing_seq, head_seq } => ServerFrame::Gap(Gap {
             channel_id: key.id_for(asker).to_owned().into(),
@@ -385,6 +400,7 @@ pub fn draft_of(from_uid: &Uid, send: &native::Send<'_>) -> Result<Draft, Refusa
         native::Durability::Memory => Durability::Memory,
         native::Durability::Disk => Durability::Disk,
         native::Durability::Replicated => Durability::Replicated,
+        native::Durability::Unknown => return Err(Refusal::invalid("durability", "is none of memory, disk, replicated")),
     };
     let flags = MessageFlags { no_persist: send.no_persist, red_dot: send.red_dot, sync_once: send.sync_once };
     Ok(Draft {

@@ -254,7 +254,7 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
             Ok(versions) => {
                 metrics.lots.inc();
                 metrics.lot_records.observe(commits.iter().map(|c| c.records.len()).sum::<usize>() as f64);
-                metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+                metrics.commit_us.observe(begun.elapsed().as_secs_f64() * 1e6);
                 announce(&mut lot, &mut commits, &versions, shards);
             }
             Err(error) => {

@@ -19,7 +19,8 @@ use crate::domain::channel::{ChannelSettings, Standing};
 use crate::domain::message::{Draft, Durability};
 use crate::domain::refusal::Refusal;
 use crate::metrics::Metrics;
-use crate::store::{ApiKey, ChannelNo, Commit, CredentialHash, Record, Store, StoreError, StoreStats};
+use crate::store::{ChannelNo, Commit, Record, Store, StoreError};
+pub use crate::store::{ApiKey, CredentialHash, ROOT_KEY_ID, StoreStats};
 
 pub mod administration;
 pub mod broker;
@@ -37,7 +38,7 @@ use broker::{Broker, Home, SingleNode};
 use committer::{CommitLimits, CommitQueue, Submission, Waiter};
 pub use committer::Sent;
 use conversations::{
-    Asker, ConversationChanged, HistoryPage, HistoryQuery, Planned, SyncAnswer, SyncLimits, SyncRequest, UnreadExplained,
+    Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, SyncAnswer, SyncRequest, UnreadExplained,
 };
 use inbox::Inbox;
 use outbox::{OutboxLimits, Peer};
@@ -82,8 +83,6 @@ pub struct HubLimits {
     pub outbox: OutboxLimits,
     /// How long a session may lag before it is closed.
     pub slow_close_ms: u64,
-    /// Of sync answers.
-    pub sync: SyncLimits,
     /// Users one session may watch.
     pub watches_max: usize,
 }
@@ -96,6 +95,35 @@ impl HubLimits {
             ChannelType::CustomerService => &self.customer_service,
         }
     }
+}
+
+/// Who reads a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reader {
+    /// A user: membership is checked.
+    User(Uid),
+    /// A back end with a key.
+    Trusted,
+}
+
+impl Reader {
+    fn asker(&self) -> Asker<'_> {
+        match self {
+            Self::User(uid) => Asker::User(uid),
+            Self::Trusted => Asker::Trusted,
+        }
+    }
+}
+
+/// What became of a change to a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConversationChanged {
+    /// The change's version; when nothing had to change, the version of now.
+    pub version: Version,
+    /// Unread now.
+    pub unread: u64,
+    /// Read position now.
+    pub read_to_msg_seq: u64,
 }
 
 /// When users were last online, for as many as are remembered.
@@ -326,8 +354,7 @@ impl Hub {
     /// # Errors
     /// The store.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncAnswer, Refusal> {
-        let limits = self.shared.limits.sync;
-        let answer = self.ask(move |store| conversations::sync(store, &request, &limits)).await?;
+        let answer = self.ask(move |store| conversations::sync(store, &request)).await?;
         self.shared.metrics.sync_rows.inc_by(answer.rows.len() as u64);
         Ok(answer)
     }
@@ -336,8 +363,22 @@ impl Hub {
     ///
     /// # Errors
     /// Not a member, the store.
-    pub async fn history(&self, asker: Asker, key: ChannelKey, query: HistoryQuery) -> Result<HistoryPage, Refusal> {
-        self.ask(move |store| conversations::history(store, &asker, &key, &query)).await
+    pub async fn history(&self, reader: Reader, key: ChannelKey, query: HistoryQuery) -> Result<HistoryPage, Refusal> {
+        self.ask(move |store| conversations::history(store, reader.asker(), &key, query)).await
+    }
+
+    /// Answers WuKongIM's `/channel/messagesync`.
+    ///
+    /// # Errors
+    /// As [`Hub::history`], and a range it cannot mean.
+    pub async fn message_sync(
+        &self,
+        reader: Reader,
+        key: ChannelKey,
+        sync: MessageSync,
+        bytes_max: usize,
+    ) -> Result<MessageSyncPage, Refusal> {
+        self.ask(move |store| conversations::message_sync(store, reader.asker(), &key, sync, bytes_max)).await
     }
 
     async fn change_conversation(
@@ -352,7 +393,7 @@ impl Hub {
             Some(commit) => self.commit(Some(key), commit, planned.unread).await?,
             None => self.shared.store.version(),
         };
-        Ok(ConversationChanged { version, unread: planned.unread, read_to_msg_seq: planned.read_to_msg_seq })
+        Ok(ConversationChanged { version, unread: planned.unread, read_to_msg_seq: planned.read_seq })
     }
 
     /// Commits records that depend on no numbering.
@@ -373,18 +414,12 @@ impl Hub {
         self.change_conversation(key, move |store, key| conversations::plan_set_unread(store, &uid, key, unread)).await
     }
 
-    /// Marks a conversation read, at least up to `message_seq` when that is not 0.
+    /// Marks a conversation read up to its head.
     ///
     /// # Errors
     /// The store.
-    pub async fn clear_unread(
-        &self,
-        uid: Uid,
-        key: ChannelKey,
-        message_seq: u64,
-    ) -> Result<ConversationChanged, Refusal> {
-        self.change_conversation(key, move |store, key| conversations::plan_clear_unread(store, &uid, key, message_seq))
-            .await
+    pub async fn clear_unread(&self, uid: Uid, key: ChannelKey) -> Result<ConversationChanged, Refusal> {
+        self.change_conversation(key, move |store, key| conversations::plan_clear_unread(store, &uid, key)).await
     }
 
     /// Marks a conversation read up to a seq.
