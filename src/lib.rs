@@ -2,6 +2,7 @@
 //!
 //! The rooms in reading order; an arrow in ARCHITECTURE.md points at what is imported.
 
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod credentials;

@@ -58,8 +58,6 @@ const SHARED_CHANNELS_LOOKED_AT: usize = 200;
 pub struct ChannelTypeLimits {
     /// Bytes of a payload.
     pub payload_bytes_max: usize,
-    /// Members of a channel.
-    pub members_max: usize,
 }
 
 /// Every bound of the hub.
@@ -88,7 +86,8 @@ pub struct HubLimits {
 }
 
 impl HubLimits {
-    fn of(&self, channel_type: ChannelType) -> &ChannelTypeLimits {
+    /// The limits of a channel type.
+    pub fn of(&self, channel_type: ChannelType) -> &ChannelTypeLimits {
         match channel_type {
             ChannelType::Person => &self.person,
             ChannelType::Group => &self.group,
@@ -171,6 +170,8 @@ pub struct Shared {
     pub last_seen: LastSeen,
     /// Watches of all sessions; nobody is told when there are none.
     pub watches: AtomicUsize,
+    /// Work that lanes have taken and not answered, of all shards.
+    pub pending: AtomicUsize,
     draining: AtomicBool,
     passing_ids: AtomicU64,
 }
@@ -245,6 +246,7 @@ impl Hub {
             blocking,
             last_seen: LastSeen::default(),
             watches: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             passing_ids: AtomicU64::new((1 << 52) + (now_s << 20)),
         };
@@ -617,6 +619,11 @@ impl Hub {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    /// Drafts and changes that were taken and have no outcome yet.
+    pub fn pending(&self) -> usize {
+        self.shared.pending.load(Ordering::Relaxed)
     }
 
     /// Refuses new work from now on.

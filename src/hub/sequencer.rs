@@ -40,7 +40,19 @@ pub struct LaneLimits {
     /// Lanes kept in memory; idle ones beyond it are forgotten and loaded again when used.
     pub lanes_max: usize,
     /// Members of a group.
-    pub members_max: usize,
+    pub group_members_max: usize,
+    /// Members of a customer service channel.
+    pub customer_service_members_max: usize,
+}
+
+impl LaneLimits {
+    fn members_max(&self, channel_type: ChannelType) -> usize {
+        match channel_type {
+            ChannelType::Person => 2,
+            ChannelType::Group => self.group_members_max,
+            ChannelType::CustomerService => self.customer_service_members_max,
+        }
+    }
 }
 
 /// A draft with who waits for it.
@@ -319,6 +331,7 @@ pub struct Lanes {
     lanes: Slab<Lane>,
     by_key: HashMap<ChannelKey, u32>,
     next_id: u64,
+    pending: usize,
 }
 
 /// What a lane must do before it can go on with its front entry.
@@ -331,12 +344,12 @@ enum Step {
 impl Lanes {
     /// No lanes yet.
     pub fn new(shard: u16, limits: LaneLimits) -> Self {
-        Self { shard, limits, lanes: Slab::new(), by_key: HashMap::default(), next_id: 1 }
+        Self { shard, limits, lanes: Slab::new(), by_key: HashMap::default(), next_id: 1, pending: 0 }
     }
 
     /// Messages numbered and not yet durable, and entries that wait.
     pub fn pending(&self) -> usize {
-        self.lanes.iter().map(|(_, lane)| lane.in_flight_count + lane.waiting.len()).sum()
+        self.pending
     }
 
     /// Takes one piece of work.
@@ -354,9 +367,24 @@ impl Lanes {
         if lane.waiting.len() >= limits.entries_max || lane.waiting_bytes + work.bytes() > limits.bytes_max {
             return work.refuse(Refusal::Busy { retry_after_ms: RETRY_AFTER_BUSY_MS }, turn);
         }
-        lane.waiting_bytes += work.bytes();
-        lane.waiting.push_back(work);
+        let before = self.weigh(at);
+        if let Some(lane) = self.lanes.get_mut(at as usize) {
+            lane.waiting_bytes += work.bytes();
+            lane.waiting.push_back(work);
+        }
         self.run(at, turn);
+        self.reweigh(at, before);
+    }
+
+    /// What a lane has taken and not answered.
+    fn weigh(&self, at: u32) -> usize {
+        self.lanes.get(at as usize).map_or(0, |lane| {
+            lane.in_flight_count + lane.waiting.len() + usize::from(lane.stage == Stage::Changing)
+        })
+    }
+
+    fn reweigh(&mut self, at: u32, before: usize) {
+        self.pending = (self.pending + self.weigh(at)).saturating_sub(before);
     }
 
     fn open(&mut self, key: ChannelKey) -> u32 {
@@ -386,8 +414,9 @@ impl Lanes {
     /// Works off what waits in a lane until it is empty or must wait itself.
     fn run(&mut self, at: u32, turn: &mut Turn<'_>) {
         let shard = self.shard;
-        let members_max = self.limits.members_max;
+        let limits = self.limits;
         let Some(lane) = self.lanes.get_mut(at as usize) else { return };
+        let members_max = limits.members_max(lane.key.channel_type());
         while !lane.waiting.is_empty() {
             let step = match lane.stage {
                 Stage::Asking | Stage::Changing => Step::Wait,
@@ -427,6 +456,12 @@ impl Lanes {
 
     /// Takes the answer to a job.
     pub fn answered(&mut self, at: u32, lane_id: u64, answer: Result<JobAnswer, StoreError>, turn: &mut Turn<'_>) {
+        let before = self.weigh(at);
+        self.take_answer(at, lane_id, answer, turn);
+        self.reweigh(at, before);
+    }
+
+    fn take_answer(&mut self, at: u32, lane_id: u64, answer: Result<JobAnswer, StoreError>, turn: &mut Turn<'_>) {
         let Some(lane) = self.lanes.get_mut(at as usize).filter(|lane| lane.id == lane_id) else { return };
         if lane.stage != Stage::Asking {
             return;
@@ -470,6 +505,12 @@ impl Lanes {
 
     /// Takes the outcome of one of its commits.
     pub fn done(&mut self, ticket: &LaneTicket, sent: Option<(Version, MessageSeq)>, turn: &mut Turn<'_>) {
+        let before = self.weigh(ticket.lane);
+        self.take_done(ticket, sent, turn);
+        self.reweigh(ticket.lane, before);
+    }
+
+    fn take_done(&mut self, ticket: &LaneTicket, sent: Option<(Version, MessageSeq)>, turn: &mut Turn<'_>) {
         let at = ticket.lane;
         let Some(lane) = self.lanes.get_mut(at as usize).filter(|lane| lane.id == ticket.lane_id) else { return };
         match sent {
@@ -514,6 +555,7 @@ impl Lanes {
         for at in restart {
             self.run(at, turn);
         }
+        self.pending = (0..self.lanes.capacity()).map(|at| self.weigh(at as u32)).sum();
     }
 
     /// Forgets idle lanes beyond the limit, longest unused first.

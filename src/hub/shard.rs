@@ -183,6 +183,7 @@ pub struct Shard {
     outgoing: Vec<Vec<ShardEvent>>,
     now_ms: u64,
     outbox_bytes: i64,
+    pending_told: usize,
 }
 
 impl Shard {
@@ -206,6 +207,7 @@ impl Shard {
             outgoing,
             now_ms: 0,
             outbox_bytes: 0,
+            pending_told: 0,
         }
     }
 
@@ -227,11 +229,6 @@ impl Shard {
     /// The wall clock of this turn, Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
-    }
-
-    /// Messages numbered and not yet durable, and lane entries that wait.
-    pub fn pending(&self) -> usize {
-        self.lanes.pending()
     }
 
     /// The slot of a session, when it is still there.
@@ -539,6 +536,11 @@ impl Shard {
             if let Some(handle) = self.shared.shards.get(shard) {
                 handle.inbox.append(events);
             }
+        }
+        let pending = self.lanes.pending();
+        if pending != self.pending_told {
+            self.shared.pending.fetch_add(pending.wrapping_sub(self.pending_told), Ordering::Relaxed);
+            self.pending_told = pending;
         }
         if self.outbox_bytes != 0 {
             self.shared.metrics.outbox_bytes.inc_by(self.outbox_bytes);
