@@ -154,6 +154,9 @@ pub struct SyncRow {
     pub version: Version,
     /// Messages up to here do not count as unread.
     pub read_to_msg_seq: u64,
+    /// Messages up to here were deleted from the user's view: a client drops what it holds of them. It tells of a deletion
+    /// also where a later message revived the conversation before the client asked.
+    pub deleted_to_msg_seq: u64,
     /// The user deleted it or is no longer a member; nothing but `last_msg_seq` and `version` matters.
     pub is_deleted: bool,
     /// The client's cursor was above head: it drops what it has of this channel.
@@ -369,6 +372,7 @@ impl SyncPlan {
             last_client_msg_no: last.client_msg_no,
             version: version.min(self.version),
             read_to_msg_seq: floor,
+            deleted_to_msg_seq: state.visible_floor(),
             is_deleted: false,
             reset,
             complete: tail.complete,
@@ -394,6 +398,7 @@ impl SyncPlan {
             last_client_msg_no: String::new(),
             version: changed.min(self.version),
             read_to_msg_seq: state.delete_floor,
+            deleted_to_msg_seq: state.delete_floor,
             is_deleted: true,
             reset: false,
             complete: true,
@@ -578,6 +583,8 @@ fn named_by(store: &dyn Store, uid: &Uid, cursor: &CursorRef<'_>) -> Result<Opti
 fn resolve(store: &dyn Store, uid: &Uid, cursors: &Cursors) -> Result<HashMap<ChannelNo, u64>, Refusal> {
     let malformed = |error| Refusal::invalid("last_msg_seqs", error);
     let text;
+    // What was looked up to tell readings apart is not looked up again.
+    let mut named: HashMap<(&str, u8), Option<ChannelNo>> = HashMap::new();
     let entries: Vec<CursorRef<'_>> = match cursors {
         Cursors::List(list) => {
             check_list(list).map_err(malformed)?;
@@ -585,11 +592,15 @@ fn resolve(store: &dyn Store, uid: &Uid, cursors: &Cursors) -> Result<HashMap<Ch
         }
         Cursors::Text(given) => {
             text = CursorText::new(given);
-            let has = |entry: &CursorRef<'_>| match named_by(store, uid, entry)? {
-                Some(channel) => Ok(store.conversation_state(channel, uid)?.is_some()),
-                None => Ok(false),
-            };
-            text.resolve(has).map_err(|error| match error {
+            let asked = text.resolve(|entry| {
+                let channel = named_by(store, uid, entry)?;
+                named.insert((entry.channel_id, entry.channel_type), channel);
+                match channel {
+                    Some(channel) => Ok(store.conversation_state(channel, uid)?.is_some()),
+                    None => Ok(false),
+                }
+            });
+            asked.map_err(|error| match error {
                 ResolveError::Malformed(error) => malformed(error),
                 ResolveError::Asked(error) => refuse(error),
             })?
@@ -597,7 +608,11 @@ fn resolve(store: &dyn Store, uid: &Uid, cursors: &Cursors) -> Result<HashMap<Ch
     };
     let mut largest = HashMap::with_capacity(entries.len());
     for entry in entries {
-        if let Some(channel) = named_by(store, uid, &entry).map_err(refuse)? {
+        let channel = match named.get(&(entry.channel_id, entry.channel_type)) {
+            Some(channel) => *channel,
+            None => named_by(store, uid, &entry).map_err(refuse)?,
+        };
+        if let Some(channel) = channel {
             let held: &mut u64 = largest.entry(channel).or_default();
             *held = entry.last_msg_seq.max(*held);
         }

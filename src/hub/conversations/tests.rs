@@ -798,4 +798,16 @@ fn a_full_answer_is_linear_and_cursors_cost_a_look_up_each() {
     let request = SyncRequest { cursors: Some(Cursors::List(list)), ..since("alice", world.store.version()) };
     let (rows, view, log) = cost(&world, &request);
     assert!(rows == 0 && view <= 1 + 2_000 * 2 && log == 0, "{rows} rows, {view} view, {log} log");
+    let text: Vec<_> = (0..2_000).map(|n| format!("own{n}:2:1")).collect();
+    let request = with_cursors(since("alice", world.store.version()), &text.join("|"));
+    let (rows, view, log) = cost(&world, &request);
+    let joins = 1_024;
+    assert!(rows == 0 && view <= 1 + 2_000 * 3 + joins && log == 0, "{rows} rows, {view} view, {log} log");
+}
+
+#[test]
+fn a_store_that_cannot_answer_is_a_refusal_with_a_time() {
+    let error = StoreError::io("read index page", "channel 7", std::io::Error::other("gone"));
+    assert_eq!(refuse(error).retry_after_ms(), Some(STORE_RETRY_AFTER_MS));
+    assert_eq!(refuse(StoreError::damaged("read index page", "channel 7")), Refusal::Internal);
 }
