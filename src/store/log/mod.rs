@@ -17,8 +17,16 @@
 //! block on a disk.
 
 mod append;
+mod files;
 mod finding;
+mod layout;
+mod open;
 mod reader;
+mod segment;
+mod watermark;
+
+#[cfg(test)]
+mod tests;
 
 use protocol::ids::Version;
 
