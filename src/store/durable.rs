@@ -258,7 +258,7 @@ impl DurableStore {
 
         let start = Instant::now();
         let known = verified.as_ref().map(Verified::mark);
-        let log_options = LogOptions { segment_bytes_max: options.segment_bytes_max };
+        let log_options = LogOptions { segment_bytes_max: options.segment_bytes_max, ..LogOptions::default() };
         let log_dir = options.data_dir.join("log");
         let (log, log_report) = Log::open(&log_dir, log_options, known.as_ref())?;
         report.log = log_report;
@@ -713,3 +713,6 @@ impl Store for DurableStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

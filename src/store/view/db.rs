@@ -88,8 +88,11 @@ impl Db {
         guarded("read view", &self.path, || self.tree.get(key))
     }
 
-    /// The old value of a row that is about to be written: care, not a question.
-    fn old(&self, key: &[u8]) -> Result<Option<Value>> {
+    /// One row, not counted: for care, not for a question.
+    ///
+    /// # Errors
+    /// I/O or damage.
+    pub fn get_uncounted(&self, key: &[u8]) -> Result<Option<Value>> {
         guarded("read view", &self.path, || self.tree.get(key))
     }
 
@@ -152,6 +155,11 @@ impl Ledger {
         Self { seed, sum }
     }
 
+    /// The sum over all rows but its own.
+    pub fn sum(&self) -> u128 {
+        self.sum
+    }
+
     /// Applies rows as one atomic batch. When a key stands in it twice, the later one holds.
     ///
     /// # Errors
@@ -164,7 +172,7 @@ impl Ledger {
         let mut batch = sled::Batch::default();
         // In key order sled touches each of its nodes once.
         for (key, value) in rows.into_iter().collect::<BTreeMap<_, _>>() {
-            if let Some(old) = db.old(&key)? {
+            if let Some(old) = db.get_uncounted(&key)? {
                 sum = sum.wrapping_sub(row_hash(self.seed, &key, &old));
             }
             match value {

@@ -3,11 +3,13 @@
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
+use protocol::ids::Version;
+
 use super::codec::{Malformed, ROW_VERSION, Reader};
-use super::db::{Db, row_hash, sum_row};
+use super::db::{Db, Ledger, row_hash, sum_row};
 use super::server::ServerState;
-use super::{channel, damaged_row, decode_mark, keys, seed_of};
-use crate::store::log::LogMark;
+use super::{channel, damaged_row, decode_mark, encode_mark, keys, seed_of};
+use crate::store::log::{LogMark, LogPosition};
 use crate::store::{Result, StoreError};
 
 /// An open view whose rows are what was written, and what the scan took from them.
@@ -30,11 +32,16 @@ impl Verified {
     /// # Errors
     /// I/O.
     pub fn create(path: &Path, log: LogMark, cache_bytes: u64) -> Result<Self> {
+        let db = Db::open(path, cache_bytes)?;
+        let (seed, start) = (seed_of(&log.log_id), start_of(&log));
+        let mut ledger = Ledger::new(seed, 0);
+        ledger.apply(&db, vec![(keys::MARK.to_vec(), Some(encode_mark(&start)))])?;
+        db.sync()?;
         Ok(Self {
-            db: Db::open(path, cache_bytes)?,
-            seed: seed_of(&log.log_id),
-            sum: 0,
-            mark: LogMark { position: Default::default(), version: Default::default(), chain: [0; 16], ..log },
+            db,
+            seed,
+            sum: ledger.sum(),
+            mark: start,
             server: ServerState::default(),
             changes: Vec::new(),
             next_channel: 0,
@@ -49,8 +56,12 @@ impl Verified {
     }
 }
 
-/// Opens and verifies the view in `path`. `None`: there is none, or one whose first checkpoint never finished, which is
-/// removed.
+/// The mark that covers nothing. A new view has it from its first batch on, so that one without a mark is damaged.
+fn start_of(log: &LogMark) -> LogMark {
+    LogMark { log_id: log.log_id, position: LogPosition::default(), version: Version::ZERO, chain: [0; 16] }
+}
+
+/// Opens and verifies the view in `path`. `None`: there is none.
 ///
 /// # Errors
 /// Anything that makes it unusable: it cannot be opened, a row is not what its key space says, or the rows do not add up.
@@ -61,19 +72,8 @@ pub fn open_verified(path: &Path, cache_bytes: u64) -> Result<Option<Verified>> 
         Ok(_) => {}
     }
     let db = Db::open(path, cache_bytes)?;
-    let Some(row) = db.get(keys::MARK)? else {
-        let mut rows = 0;
-        db.scan_all(&mut |key, _| {
-            rows += u64::from(key == keys::SUM);
-            Ok(())
-        })?;
-        drop(db);
-        if rows > 0 {
-            // With a sum there was a batch; its mark may be what is missing.
-            tracing::info!(path = %path.display(), "the view has no mark, its first checkpoint did not finish");
-        }
-        std::fs::remove_dir_all(path).map_err(|e| StoreError::io("remove unfinished view", path.display(), e))?;
-        return Ok(None);
+    let Some(row) = db.get_uncounted(keys::MARK)? else {
+        return Err(StoreError::damaged("verify view", "it has no mark"));
     };
     let mark = decode_mark(&row).map_err(|m| damaged_row(keys::MARK, m))?;
     let seed = seed_of(&mark.log_id);
