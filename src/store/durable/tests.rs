@@ -249,20 +249,20 @@ fn a_flipped_bit_anywhere_in_the_view_is_noticed() {
     drop(store);
     let good = std::fs::read(dir.path().join("view/db")).expect("read");
     let used = good.iter().rposition(|&byte| byte != 0).expect("data");
-    let mut rebuilt = 0;
+    let mut noticed = 0;
     for step in 0..24 {
         let at = step * used / 24 + step % 7;
         let mut bad = good.clone();
         bad[at] ^= 1 << (step % 8);
         std::fs::write(dir.path().join("view/db"), bad).expect("write");
         let (store, report) = open_reporting(dir.path());
-        rebuilt += u32::from(report.view_rebuilt.is_some());
-        println!("{at}: {:?}, {} replayed", report.view_rebuilt, report.records_replayed);
+        noticed += u32::from(report.view_rebuilt.is_some() || report.records_replayed > 0);
         assert_eq!(answers(&store), before, "bit {} of byte {at}", step % 8);
         drop(store);
     }
-    // sled keeps old pages, too; most flips hit live ones.
-    assert!(rebuilt > 12, "{rebuilt}");
+    // sled mostly rolls back to an older state, which is a view like any other and replays from its mark; flips in pages
+    // nobody needs any more change nothing.
+    assert!(noticed > 12, "{noticed}");
     assert!(dir.path().join("view.bad-1").exists());
 }
 
