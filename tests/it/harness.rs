@@ -56,6 +56,29 @@ impl Server {
         Self { app, dir, config }
     }
 
+    /// On the durable store.
+    pub async fn on_disk() -> Self {
+        Self::on_disk_with(|_| {}).await
+    }
+
+    /// On the durable store, with a changed configuration.
+    pub async fn on_disk_with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("temporary directory"));
+        let mut config = config(&dir);
+        change(&mut config);
+        let app = App::start(config.clone()).await.expect("server starts");
+        Self { app, dir, config }
+    }
+
+    /// Drains the server and starts it again on the same directory.
+    pub async fn restart(self) -> Self {
+        let Self { app, dir, config } = self;
+        let report = app.drain().await;
+        assert!(report.clean, "drain was not clean: {report}");
+        let app = App::start(config.clone()).await.expect("server starts again");
+        Self { app, dir, config }
+    }
+
     /// Gives a user a token: `token-of-UID`.
     pub async fn user(&self, uid: &str) -> String {
         let token = format!("token-of-{uid}");

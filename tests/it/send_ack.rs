@@ -8,7 +8,7 @@ use crate::harness::{Client, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_users_talk_in_both_encodings() {
-    let server = Server::on_memory().await;
+    let server = Server::on_disk().await;
     let mut alice = server.connect("alice").await;
     let token = server.user("bob").await;
     let mut bob = Client::connect(&server, &token, Encoding::Json, |_| {}).await;
@@ -22,7 +22,7 @@ async fn two_users_talk_in_both_encodings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_hears_its_members_and_refuses_others() {
-    let server = Server::on_memory().await;
+    let server = Server::on_disk().await;
     let group = ChannelKey::named("g", ChannelType::Group).expect("key");
     let members = ["a", "b", "c"].map(|uid| server.uid(uid)).to_vec();
     let mut a = server.connect("a").await;
