@@ -4,3 +4,4 @@
 //! `conversation/sync` ([`sync`]) and what can be wrong with bytes ([`error`]). Refuses to know I/O, tokio, a clock or logging.
 
 pub mod ids;
+pub mod sync;

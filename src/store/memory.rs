@@ -428,12 +428,17 @@ impl Store for MemoryStore {
         let firsts = {
             let state = self.state.read();
             state.check(lot)?;
-            // Versions inside a break are never given again, so that a request naming one stays recognisable.
-            let last = state.breaks.iter().map(|(_, until)| *until).fold(state.version, Version::max);
-            let last = last.get().max(self.given.load(Ordering::SeqCst));
-            let mut next = last.saturating_add(1).max(self.now_us());
+            let mut next = state.version.get().max(self.given.load(Ordering::SeqCst)).saturating_add(1);
+            next = next.max(self.now_us());
             let mut firsts = Vec::with_capacity(lot.len());
             for commit in lot {
+                for record in &commit.records {
+                    // Everything from a break on lies above it, the break's own record too: the store's version must
+                    // not be one that requests are told not to trust.
+                    if let Record::Break { until, .. } = record {
+                        next = next.max(until.get().saturating_add(1));
+                    }
+                }
                 firsts.push(Version::new(next));
                 next += commit.records.len() as u64;
             }

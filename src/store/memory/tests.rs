@@ -59,13 +59,14 @@ fn versions_follow_the_clock_and_grow_when_it_stands() {
     store.set_clock_us(Some(9_000));
     assert_eq!(say(&store, channel, 3, "a"), Version::new(9_000));
     commit(&store, [Record::Break { kept: Version::new(5_000), until: Version::new(20_000) }]);
-    assert_eq!(say(&store, channel, 4, "a"), Version::new(20_001));
+    assert_eq!(store.version(), Version::new(20_001), "the break itself lies above what it covers");
+    assert_eq!(say(&store, channel, 4, "a"), Version::new(20_002));
     for (version, standing) in [
         (5_000, VersionStanding::Known),
         (5_001, VersionStanding::Unknown),
         (20_000, VersionStanding::Unknown),
         (20_001, VersionStanding::Known),
-        (20_002, VersionStanding::Unknown),
+        (20_003, VersionStanding::Unknown),
     ] {
         assert_eq!(store.version_standing(Version::new(version)), standing, "{version}");
     }

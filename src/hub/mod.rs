@@ -1,0 +1,3 @@
+//! The connection hub: drafts in, durable facts and deliveries out.
+
+pub mod conversations;
