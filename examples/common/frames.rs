@@ -88,31 +88,23 @@ fn read_item<'a>(cursor: &mut Cursor<'a>) -> Option<Item<'a>> {
 
 fn read_deliver<'a>(cursor: &mut Cursor<'a>) -> Option<Deliver<'a>> {
     let mut deliver = Deliver { channel_id: &[], channel_type: 0, count: 0, items: *cursor };
-    for _ in 0..cursor.map()? {
+    let fields = cursor.map()?;
+    for field in 1..=fields {
         match cursor.bytes()? {
             b"channel_id" => deliver.channel_id = cursor.bytes()?,
             b"channel_type" => deliver.channel_type = u8::try_from(cursor.uint()?).ok()?,
             b"messages" => {
-                let mut ahead = *cursor;
-                deliver.count = ahead.array()?;
-                deliver.items = ahead;
-                // Only a field that follows the messages makes a second walk over them necessary.
-                if ahead.rest().is_empty() {
-                    return Some(deliver);
+                deliver.items = *cursor;
+                deliver.count = deliver.items.array()?;
+                // The server writes the messages last, so that this walk over all of them does not happen.
+                if field < fields {
+                    cursor.skip()?;
                 }
-                *cursor = ahead;
-                return finish_deliver(deliver, cursor);
             }
             _ => cursor.skip()?,
         }
     }
     Some(deliver)
-}
-
-/// The server writes the channel before the messages; another order would need a rewind, which the caller asks for by
-/// getting `None` and falling back to the decoder.
-fn finish_deliver<'a>(deliver: Deliver<'a>, _cursor: &mut Cursor<'a>) -> Option<Deliver<'a>> {
-    (!deliver.channel_id.is_empty() && deliver.channel_type != 0).then_some(deliver)
 }
 
 fn read_ack<'a>(cursor: &mut Cursor<'a>) -> Option<Incoming<'a>> {
@@ -148,9 +140,12 @@ pub fn read(bytes: &[u8]) -> Result<Incoming<'_>> {
 }
 
 /// Appends one client frame as a masked WebSocket message.
+///
+/// # Errors
+/// The frame cannot be encoded.
 pub fn push(out: &mut Vec<u8>, frame: &ClientFrame<'_>) -> Result<()> {
     let mut body = Vec::with_capacity(128);
-    native::encode_client(Encoding::MessagePack, frame, &mut body);
+    native::encode_client(Encoding::MessagePack, frame, &mut body)?;
     push_frame(out, BINARY, &body);
     Ok(())
 }
@@ -199,7 +194,7 @@ impl SendTemplate {
             durability,
         });
         let mut body = Vec::new();
-        native::encode_client(Encoding::MessagePack, &frame, &mut body);
+        native::encode_client(Encoding::MessagePack, &frame, &mut body)?;
         let find = |needle: &[u8]| {
             body.windows(needle.len()).position(|window| window == needle).context("a field is not in the encoding")
         };

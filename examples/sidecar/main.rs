@@ -122,7 +122,10 @@ fn channel(text: &str) -> (&str, u8) {
 
 fn show(row: &Conversation) {
     let kind = if row.channel_type == 1 { "" } else { "group:" };
-    println!("{kind}{:<24} unread {:<5} last {:<7} version {}", row.channel_id, row.unread, row.last_msg_seq, row.version);
+    println!(
+        "{kind}{:<24} unread {:<5} last {:<7} version {}",
+        row.channel_id, row.unread, row.last_msg_seq, row.version
+    );
     for message in row.recents.iter().rev() {
         show_message(message);
     }
