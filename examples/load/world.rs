@@ -496,13 +496,6 @@ impl World {
     /// One received message, live (`fill` false) or by history. Tells when it was meant to be sent, if it counts.
     fn item(&mut self, conn: usize, seat: usize, seq: u64, payload: &[u8], now: u64, live: bool) -> Option<u64> {
         let channel = self.conns[conn].seats[seat].channel;
-        let Some(named) = self.payloads.check(payload) else {
-            self.faults.corrupt += 1;
-            let id = &self.plan.channels[channel as usize].id;
-            self.faults.tell(format!("{id}: seq {seq} came to connection {conn} with other bytes"));
-            return None;
-        };
-        self.note(channel, seq, named.sender, named.counter);
         let books = &mut self.conns[conn].seats[seat];
         if live {
             if seq <= books.last {
@@ -522,6 +515,14 @@ impl World {
             }
             books.last = seq;
         }
+        let Some(named) = self.payloads.check(payload) else {
+            self.faults.corrupt += 1;
+            let id = &self.plan.channels[channel as usize].id;
+            self.faults.tell(format!("{id}: seq {seq} came to connection {conn} with other bytes"));
+            return None;
+        };
+        self.note(channel, seq, named.sender, named.counter);
+        let books = &mut self.conns[conn].seats[seat];
         if named.sender as usize == conn {
             return None;
         }
