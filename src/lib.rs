@@ -1,4 +1,13 @@
 //! Chinwag: a real-time WebSocket messaging server.
+//!
+//! The rooms in reading order; an arrow in ARCHITECTURE.md points at what is imported.
 
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod credentials;
 pub mod domain;
+pub mod gateway;
+pub mod hub;
+pub mod metrics;
 pub mod store;

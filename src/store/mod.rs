@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, MessageSeq, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, MessageSeq, Uid, Version};
 use smallvec::SmallVec;
 
 use crate::domain::channel::{ChannelSettings, Membership};
@@ -18,6 +18,7 @@ use crate::domain::identity::Scopes;
 use crate::domain::message::{Digest, Message, MessageFlags};
 use crate::domain::refusal::ErrorKind;
 
+pub mod log;
 pub mod memory;
 pub mod record;
 
@@ -385,6 +386,18 @@ pub trait Store: Send + Sync + 'static {
     fn channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>>;
     /// How many channels [`Store::channels_of`] would return. One row at most.
     fn channel_count_of(&self, uid: &Uid) -> Result<u64>;
+    /// The channels a session of this user is fanned out to by number: member now, every type but person. Bounded by
+    /// what [`Store::channels_of`] costs, plus a row per page of states.
+    fn group_channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>> {
+        let mut groups = Vec::new();
+        for channel in self.channels_of(uid)? {
+            let Some(info) = self.channel(channel)? else { continue };
+            if info.key.channel_type() != ChannelType::Person && self.membership(channel, uid)?.is_some() {
+                groups.push(channel);
+            }
+        }
+        Ok(groups)
+    }
     /// Channels in which the user's own state changed after `since` (read, delete, join, leave), each once. Rows in
     /// proportion to the changes.
     fn own_changes(&self, uid: &Uid, since: Version) -> Result<Vec<ChannelNo>>;

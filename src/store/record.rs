@@ -1,1 +1,476 @@
-//! The bytes of records: what lies in the log, and its format version.
+//! The bytes of records: what lies in the log for each [`Record`], and the version of that format.
+//!
+//! Owns the numbers of record kinds and the layout of each kind's body. Refuses to know where a record lies, its version and
+//! its checksum: those are the log's (`log::layout`).
+//!
+//! Invariants: a body is read only when its CRC was right, yet a decoder trusts nothing: every length is compared with what
+//! is left before anything is allocated, a body must be used up exactly, and a kind or body format this build does not know
+//! is [`RecordError::Newer`], never a guess.
+//!
+//! Body layout. `v` is a varint (LEB128, at most 10 bytes, unsigned), `s` a text (v length in bytes, then UTF-8), `b` bytes
+//! (v length, then them), `u8` one byte, `[n]` n bytes as they are.
+//!
+//! | number | kind | body, format 1 |
+//! |---|---|---|
+//! | 1 | message | v channel, v seq, s from_uid, s client_msg_no, u8 flags, u8 setting, s topic, v expire_s, b payload |
+//! | 2 | channel created | v channel, u8 channel_type, s channel_id |
+//! | 3 | channel settings | v channel, u8 bits |
+//! | 4 | members added | v channel, v join_floor, v count, count × s uid |
+//! | 5 | members removed | v channel, v delete_floor, v count, count × s uid |
+//! | 6 | read position | v channel, s uid, v seq |
+//! | 7 | conversation deleted | v channel, s uid, v delete_floor |
+//! | 8 | messages expired | v channel, v count, v first seq, (count - 1) × v distance to the one before |
+//! | 9 | user created | s uid |
+//! | 10 | user token | s uid, u8 device_flag, u8 device_level, u8 has token, [32] token when it has |
+//! | 11 | API key | s key_id, s name, [32] secret, u8 scopes, u8 revoked and has namespace, s namespace when it has |
+//! | 12 | alias | v channel, s alias |
+//! | 13 | break | v kept, v until |
+//! | 14 … 18 | reserved: revoke, edit, like, role, webhook position | |
+//!
+//! Kinds 1 to 8 and 12 begin with the channel's number, so that a channel can be told from any of them.
+
+use bytes::Bytes;
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, MessageSeq, Uid, Version};
+
+use super::{ApiKey, ChannelNo, MessageRecord, Record};
+use crate::domain::channel::ChannelSettings;
+use crate::domain::identity::Scopes;
+use crate::domain::message::MessageFlags;
+
+/// Format of the bodies this build writes. A reader refuses a higher one.
+pub const BODY_FORMAT: u8 = 1;
+
+/// The kind of a record, as stored: one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// [`Record::Message`]
+    Message = 1,
+    /// [`Record::ChannelCreated`]
+    ChannelCreated = 2,
+    /// [`Record::ChannelSettings`]
+    ChannelSettings = 3,
+    /// [`Record::MembersAdded`]
+    MembersAdded = 4,
+    /// [`Record::MembersRemoved`]
+    MembersRemoved = 5,
+    /// [`Record::ReadPosition`]
+    ReadPosition = 6,
+    /// [`Record::ConversationDeleted`]
+    ConversationDeleted = 7,
+    /// [`Record::MessagesExpired`]
+    MessagesExpired = 8,
+    /// [`Record::UserCreated`]
+    UserCreated = 9,
+    /// [`Record::UserToken`]
+    UserToken = 10,
+    /// [`Record::ApiKey`]
+    ApiKey = 11,
+    /// [`Record::Alias`]
+    Alias = 12,
+    /// [`Record::Break`]
+    Break = 13,
+}
+
+/// Numbers given to kinds that later builds write; never to be used for anything else.
+pub const RESERVED_KINDS: [(u8, &str); 5] =
+    [(14, "revoke"), (15, "edit"), (16, "like"), (17, "role"), (18, "webhook position")];
+
+impl RecordKind {
+    /// Reads the stored number; `None` for a kind this build does not know.
+    #[must_use]
+    pub fn from_stored(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Message,
+            2 => Self::ChannelCreated,
+            3 => Self::ChannelSettings,
+            4 => Self::MembersAdded,
+            5 => Self::MembersRemoved,
+            6 => Self::ReadPosition,
+            7 => Self::ConversationDeleted,
+            8 => Self::MessagesExpired,
+            9 => Self::UserCreated,
+            10 => Self::UserToken,
+            11 => Self::ApiKey,
+            12 => Self::Alias,
+            13 => Self::Break,
+            _ => return None,
+        })
+    }
+
+    /// The stored number.
+    #[must_use]
+    pub fn to_stored(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A kind or body format of a later build.
+    #[error("newer data format: record kind {kind}, body format {format}")]
+    Newer {
+        /// Stored kind.
+        kind: u8,
+        /// Stored format.
+        format: u8,
+    },
+    /// A field is not what it must be.
+    #[error("malformed record: {0}")]
+    Malformed(&'static str),
+}
+
+impl Record {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> RecordKind {
+        match self {
+            Self::ChannelCreated { .. } => RecordKind::ChannelCreated,
+            Self::ChannelSettings { .. } => RecordKind::ChannelSettings,
+            Self::Message(_) => RecordKind::Message,
+            Self::MembersAdded { .. } => RecordKind::MembersAdded,
+            Self::MembersRemoved { .. } => RecordKind::MembersRemoved,
+            Self::ReadPosition { .. } => RecordKind::ReadPosition,
+            Self::ConversationDeleted { .. } => RecordKind::ConversationDeleted,
+            Self::MessagesExpired { .. } => RecordKind::MessagesExpired,
+            Self::UserCreated { .. } => RecordKind::UserCreated,
+            Self::UserToken { .. } => RecordKind::UserToken,
+            Self::ApiKey(_) => RecordKind::ApiKey,
+            Self::Alias { .. } => RecordKind::Alias,
+            Self::Break { .. } => RecordKind::Break,
+        }
+    }
+
+    /// The channel it changes or names, for the kinds that have one.
+    #[must_use]
+    pub fn channel(&self) -> Option<ChannelNo> {
+        match self {
+            Self::Message(message) => Some(message.channel),
+            Self::ChannelCreated { channel, .. }
+            | Self::ChannelSettings { channel, .. }
+            | Self::MembersAdded { channel, .. }
+            | Self::MembersRemoved { channel, .. }
+            | Self::ReadPosition { channel, .. }
+            | Self::ConversationDeleted { channel, .. }
+            | Self::MessagesExpired { channel, .. }
+            | Self::Alias { channel, .. } => Some(*channel),
+            Self::UserCreated { .. } | Self::UserToken { .. } | Self::ApiKey(_) | Self::Break { .. } => None,
+        }
+    }
+
+    /// The message's seq; 0 when it is no message.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Message(message) => message.message_seq.get(),
+            _ => 0,
+        }
+    }
+
+    /// Appends its body in [`BODY_FORMAT`]. Never fails; lengths were limited where the values were made.
+    pub fn encode_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Message(message) => encode_message(message, out),
+            Self::ChannelCreated { channel, key } => {
+                put_channel(out, *channel);
+                out.push(key.channel_type().to_wire());
+                put_text(out, key.channel_id());
+            }
+            Self::ChannelSettings { channel, settings } => {
+                put_channel(out, *channel);
+                out.push(bits([
+                    settings.ban,
+                    settings.disband,
+                    settings.send_ban,
+                    settings.large,
+                    settings.allow_stranger,
+                ]));
+            }
+            Self::MembersAdded { channel, join_floor: floor, uids }
+            | Self::MembersRemoved { channel, delete_floor: floor, uids } => {
+                put_channel(out, *channel);
+                put_varint(out, *floor);
+                put_varint(out, uids.len() as u64);
+                for uid in uids {
+                    put_text(out, uid.as_str());
+                }
+            }
+            Self::ReadPosition { channel, uid, seq: number }
+            | Self::ConversationDeleted { channel, uid, delete_floor: number } => {
+                put_channel(out, *channel);
+                put_text(out, uid.as_str());
+                put_varint(out, *number);
+            }
+            Self::MessagesExpired { channel, seqs } => {
+                put_channel(out, *channel);
+                put_varint(out, seqs.len() as u64);
+                let mut before = 0;
+                for seq in seqs {
+                    // Wrapping keeps the round trip exact even for a list that is not ascending.
+                    put_varint(out, seq.wrapping_sub(before));
+                    before = *seq;
+                }
+            }
+            Self::UserCreated { uid } => put_text(out, uid.as_str()),
+            Self::UserToken { uid, device_flag, device_level, token } => {
+                put_text(out, uid.as_str());
+                out.push(device_flag.0);
+                out.push(*device_level);
+                out.push(u8::from(token.is_some()));
+                if let Some(token) = token {
+                    out.extend_from_slice(token);
+                }
+            }
+            Self::ApiKey(key) => {
+                put_text(out, &key.key_id);
+                put_text(out, &key.name);
+                out.extend_from_slice(&key.secret);
+                out.push(bits([key.scopes.admin, key.scopes.send, key.scopes.read]));
+                out.push(bits([key.revoked, key.namespace.is_some()]));
+                if let Some(namespace) = &key.namespace {
+                    put_text(out, namespace);
+                }
+            }
+            Self::Alias { alias, channel } => {
+                put_channel(out, *channel);
+                put_text(out, alias);
+            }
+            Self::Break { kept, until } => {
+                put_varint(out, kept.get());
+                put_varint(out, until.get());
+            }
+        }
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// [`RecordError::Newer`] for a kind or format this build does not know, [`RecordError::Malformed`] for anything that
+    /// [`Record::encode_body`] does not write.
+    pub fn decode_body(kind: u8, format: u8, body: &[u8]) -> Result<Self, RecordError> {
+        let known = RecordKind::from_stored(kind).filter(|_| format == BODY_FORMAT);
+        let kind = known.ok_or(RecordError::Newer { kind, format })?;
+        let mut from = Fields::new(body);
+        let record = match kind {
+            RecordKind::Message => Self::Message(decode_message(&mut from)?),
+            RecordKind::ChannelCreated => {
+                let channel = from.channel()?;
+                let channel_type = ChannelType::from_wire(from.byte()?)
+                    .map_err(|_| RecordError::Malformed("channel type is not known"))?;
+                Self::ChannelCreated { channel, key: ChannelKey::from_stored(from.text()?, channel_type) }
+            }
+            RecordKind::ChannelSettings => {
+                let channel = from.channel()?;
+                let [ban, disband, send_ban, large, allow_stranger] = from.bits()?;
+                let settings = ChannelSettings { ban, disband, send_ban, large, allow_stranger };
+                Self::ChannelSettings { channel, settings }
+            }
+            RecordKind::MembersAdded => {
+                Self::MembersAdded { channel: from.channel()?, join_floor: from.varint()?, uids: from.uids()? }
+            }
+            RecordKind::MembersRemoved => {
+                Self::MembersRemoved { channel: from.channel()?, delete_floor: from.varint()?, uids: from.uids()? }
+            }
+            RecordKind::ReadPosition => {
+                Self::ReadPosition { channel: from.channel()?, uid: from.uid()?, seq: from.varint()? }
+            }
+            RecordKind::ConversationDeleted => {
+                Self::ConversationDeleted { channel: from.channel()?, uid: from.uid()?, delete_floor: from.varint()? }
+            }
+            RecordKind::MessagesExpired => {
+                let channel = from.channel()?;
+                let count = from.count(1)?;
+                let mut seqs = Vec::with_capacity(count);
+                let mut before = 0_u64;
+                for _ in 0..count {
+                    before = before.wrapping_add(from.varint()?);
+                    seqs.push(before);
+                }
+                Self::MessagesExpired { channel, seqs }
+            }
+            RecordKind::UserCreated => Self::UserCreated { uid: from.uid()? },
+            RecordKind::UserToken => {
+                let uid = from.uid()?;
+                let device_flag = DeviceFlag(from.byte()?);
+                let device_level = from.byte()?;
+                let [has_token] = from.bits()?;
+                let token = if has_token { Some(from.array()?) } else { None };
+                Self::UserToken { uid, device_flag, device_level, token }
+            }
+            RecordKind::ApiKey => {
+                let key_id = from.text()?.to_owned();
+                let name = from.text()?.to_owned();
+                let secret = from.array()?;
+                let [admin, send, read] = from.bits()?;
+                let [revoked, has_namespace] = from.bits()?;
+                let namespace = if has_namespace { Some(from.text()?.to_owned()) } else { None };
+                Self::ApiKey(ApiKey { key_id, name, secret, scopes: Scopes { admin, send, read }, namespace, revoked })
+            }
+            RecordKind::Alias => Self::Alias { channel: from.channel()?, alias: from.text()?.to_owned() },
+            RecordKind::Break => {
+                Self::Break { kept: Version::new(from.varint()?), until: Version::new(from.varint()?) }
+            }
+        };
+        from.end()?;
+        Ok(record)
+    }
+}
+
+fn encode_message(message: &MessageRecord, out: &mut Vec<u8>) {
+    put_channel(out, message.channel);
+    put_varint(out, message.message_seq.get());
+    put_text(out, message.from_uid.as_str());
+    put_text(out, message.client_msg_no.as_str());
+    out.push(bits([message.flags.no_persist, message.flags.red_dot, message.flags.sync_once]));
+    out.push(message.setting);
+    put_text(out, &message.topic);
+    put_varint(out, u64::from(message.expire_s));
+    put_bytes(out, &message.payload);
+}
+
+fn decode_message(from: &mut Fields<'_>) -> Result<MessageRecord, RecordError> {
+    let channel = from.channel()?;
+    let message_seq = MessageSeq::new(from.varint()?).ok_or(RecordError::Malformed("message_seq is 0"))?;
+    let from_uid = from.uid()?;
+    let client_msg_no = ClientMsgNo::from_stored(from.text()?);
+    let [no_persist, red_dot, sync_once] = from.bits()?;
+    let setting = from.byte()?;
+    let topic = from.text()?.to_owned();
+    let expire_s = u32::try_from(from.varint()?).map_err(|_| RecordError::Malformed("expire is over 32 bits"))?;
+    let payload = Bytes::copy_from_slice(from.bytes()?);
+    let flags = MessageFlags { no_persist, red_dot, sync_once };
+    Ok(MessageRecord { channel, message_seq, from_uid, client_msg_no, flags, setting, topic, expire_s, payload })
+}
+
+fn bits<const N: usize>(flags: [bool; N]) -> u8 {
+    flags.iter().enumerate().fold(0, |byte, (i, &flag)| byte | (u8::from(flag) << i))
+}
+
+fn put_channel(out: &mut Vec<u8>, channel: ChannelNo) {
+    put_varint(out, u64::from(channel.0));
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_bytes(out, text.as_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends an unsigned LEB128 number: 1 to 10 bytes.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number as u8) | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Takes fields off the front of bytes; never reads beyond them and never allocates by a length it has not compared.
+#[derive(Debug)]
+pub(crate) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], RecordError> {
+        let (head, rest) = self.rest.split_at_checked(count).ok_or(RecordError::Malformed("it ends too early"))?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(RecordError::Malformed("it ends too early"))?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8, RecordError> {
+        let (&first, rest) = self.rest.split_first().ok_or(RecordError::Malformed("it ends too early"))?;
+        self.rest = rest;
+        Ok(first)
+    }
+
+    /// The canonical form only, so that one value has one encoding.
+    pub(crate) fn varint(&mut self) -> Result<u64, RecordError> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let part = u64::from(byte & 0x7f);
+            if shift == 63 && part > 1 {
+                return Err(RecordError::Malformed("a number is over 64 bits"));
+            }
+            number |= part << shift;
+            if byte < 0x80 {
+                if byte == 0 && shift > 0 {
+                    return Err(RecordError::Malformed("a number is not in its shortest form"));
+                }
+                return Ok(number);
+            }
+        }
+        Err(RecordError::Malformed("a number is over 10 bytes"))
+    }
+
+    /// A count of things that take at least `bytes_min` each, so it cannot ask for more memory than there are bytes.
+    pub(crate) fn count(&mut self, bytes_min: usize) -> Result<usize, RecordError> {
+        let count = self.varint()?;
+        match usize::try_from(count) {
+            Ok(count) if count <= self.left() / bytes_min => Ok(count),
+            _ => Err(RecordError::Malformed("a count is larger than what follows")),
+        }
+    }
+
+    pub(crate) fn channel(&mut self) -> Result<ChannelNo, RecordError> {
+        let number = self.varint()?;
+        u32::try_from(number).map(ChannelNo).map_err(|_| RecordError::Malformed("channel number is over 32 bits"))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], RecordError> {
+        let count = self.count(1)?;
+        self.take(count)
+    }
+
+    fn text(&mut self) -> Result<&'a str, RecordError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| RecordError::Malformed("text is not UTF-8"))
+    }
+
+    fn uid(&mut self) -> Result<Uid, RecordError> {
+        Ok(Uid::from_stored(self.text()?))
+    }
+
+    fn uids(&mut self) -> Result<Vec<Uid>, RecordError> {
+        let count = self.count(1)?;
+        // A uid takes at least a byte on disk and 16 in memory; growing step by step keeps a lying count cheap.
+        let mut uids = Vec::with_capacity(count.min(4_096));
+        for _ in 0..count {
+            uids.push(self.uid()?);
+        }
+        Ok(uids)
+    }
+
+    fn bits<const N: usize>(&mut self) -> Result<[bool; N], RecordError> {
+        let byte = self.byte()?;
+        if u32::from(byte) >= 1 << N {
+            return Err(RecordError::Malformed("an unknown bit is set"));
+        }
+        Ok(std::array::from_fn(|i| byte & (1 << i) != 0))
+    }
+
+    pub(crate) fn end(&self) -> Result<(), RecordError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(RecordError::Malformed("bytes are left over")) }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,241 @@
+//! The only composition root: what is built in which order, and drained in which.
+//!
+//! Build: data directory → store → hub → committer → sockets → HTTP. Drain: stop accepting, refuse new drafts, empty lanes,
+//! last commit, close sessions with a reason, end HTTP, last checkpoint.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::clock;
+use crate::config::Config;
+use crate::credentials::{Credentials, RootKeySource};
+use crate::gateway::{Gateway, GatewayLimits};
+use crate::hub::committer::{self, CommitLimits};
+use crate::hub::outbox::OutboxLimits;
+use crate::hub::sequencer::LaneLimits;
+use crate::hub::{ChannelTypeLimits, Hub, HubLimits};
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// How often overdue messages are looked for; the promise is at most 60 s late.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Channels expired in one go.
+const EXPIRY_CHANNELS_MAX: usize = 256;
+/// Users one session may watch.
+const WATCHES_MAX: usize = 1_000;
+/// Rows of one native sync page.
+const ROWS_MAX: usize = 500;
+/// Messages of one native history page.
+const HISTORY_MAX: usize = 1_000;
+/// Lanes of one shard kept in memory: some 500 bytes each when idle.
+const LANES_MAX: usize = 100_000;
+/// Events that may wait for a shard: each connection's in-flight cap bounds what one client adds, this what all do.
+const INBOX_ENTRIES_MAX: usize = 262_144;
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    hub: Hub,
+    store: Arc<dyn Store>,
+    gateway: Gateway,
+    committer: std::thread::JoinHandle<()>,
+    expiry: tokio::task::JoinHandle<()>,
+    root_key: RootKeySource,
+    drain_timeout: Duration,
+}
+
+/// What a drain did.
+#[derive(Debug, Clone)]
+pub struct DrainReport {
+    /// Whether everything ended by itself within the time.
+    pub clean: bool,
+    /// Sessions when it began.
+    pub sessions: usize,
+    /// Sessions that were told and closed.
+    pub sessions_closed: usize,
+    /// Drafts that were still waiting for their commit when the time was over.
+    pub drafts_left: usize,
+}
+
+impl fmt::Display for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} sessions told and closed", self.sessions_closed, self.sessions)?;
+        match (self.clean, self.drafts_left) {
+            (true, _) => f.write_str(", everything taken was stored"),
+            (false, 0) => f.write_str(", some requests were cut off"),
+            (false, left) => write!(f, ", {left} drafts had no outcome yet"),
+        }
+    }
+}
+
+impl fmt::Debug for dyn Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl App {
+    /// Opens the data directory and starts everything. Must be called inside a multi-threaded runtime; its blocking threads
+    /// ask the store.
+    ///
+    /// # Errors
+    /// Whatever keeps the server from starting, in words for its operator.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
+        let store = open_store(&config)?;
+        Self::start_with(config, store).await
+    }
+
+    /// Starts everything over a store that is open already: tests use the model.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let credentials = Arc::new(Credentials::open(&config.data_dir)?);
+        let metrics = Metrics::new();
+        let shards = match config.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            given => given,
+        };
+        let blocking = tokio::runtime::Handle::current();
+        let now_s = clock::now_us() / 1_000_000;
+        let hub = Hub::new(store.clone(), shards, hub_limits(&config), metrics.clone(), blocking, now_s);
+        let committer = {
+            let shared = hub.shared().clone();
+            std::thread::Builder::new().name("committer".into()).spawn(move || {
+                let work = std::panic::AssertUnwindSafe(|| {
+                    committer::run(&*shared.store, &shared.queue, &shared.shards, &shared.metrics);
+                });
+                if std::panic::catch_unwind(work).is_err() {
+                    tracing::error!("the committer panicked, its state may be wrong: the process ends");
+                    std::process::abort();
+                }
+            })?
+        };
+        let root_key = credentials.ensure_root(&config.auth, &config.data_dir, &hub).await?;
+        let addr = config.listen.socket;
+        let gateway = Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(&config))
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::AddrInUse => anyhow::anyhow!("listen.socket = {addr} is in use by another process"),
+                _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
+            })?;
+        let expiry = tokio::spawn(expire(hub.clone()));
+        let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
+        Ok(Self { hub, store, gateway, committer, expiry, root_key, drain_timeout })
+    }
+
+    /// Where sockets listen.
+    pub fn socket_addr(&self) -> SocketAddr {
+        self.gateway.addr()
+    }
+
+    /// Where the root key came from.
+    pub fn root_key(&self) -> &RootKeySource {
+        &self.root_key
+    }
+
+    /// The hub, for tests and commands.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Ends everything in order and says what became of it.
+    pub async fn drain(self) -> DrainReport {
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        self.gateway.stop_accepting();
+        self.hub.begin_drain();
+        self.expiry.abort();
+        // Empty lanes: what was taken before the drain began gets its outcome.
+        while self.hub.pending() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let drafts_left = self.hub.pending();
+        self.hub.shared().queue.close();
+        let committer = self.committer;
+        let _ = tokio::task::spawn_blocking(move || committer.join()).await;
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(500));
+        let closed = self.gateway.close_sessions(left).await;
+        let store = self.store;
+        let checkpoint = tokio::task::spawn_blocking(move || store.checkpoint()).await;
+        let stored = match checkpoint {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the last checkpoint failed; the next start replays the log");
+                false
+            }
+            Err(_) => false,
+        };
+        DrainReport {
+            clean: stored && drafts_left == 0 && closed.closed == closed.sessions,
+            sessions: closed.sessions,
+            sessions_closed: closed.closed,
+            drafts_left,
+        }
+    }
+}
+
+async fn expire(hub: Hub) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // What is overdue after a downtime is worked off in capped lots.
+        while matches!(hub.expire(clock::now_ms(), EXPIRY_CHANNELS_MAX).await, Ok(EXPIRY_CHANNELS_MAX..)) {}
+    }
+}
+
+fn open_store(_config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(Arc::new(crate::store::memory::MemoryStore::new()))
+}
+
+fn hub_limits(config: &Config) -> HubLimits {
+    use protocol::ids::ChannelType;
+    let of = |channel_type| ChannelTypeLimits {
+        payload_bytes_max: config.limits.payload_bytes_max_of(channel_type),
+    };
+    HubLimits {
+        person: of(ChannelType::Person),
+        group: of(ChannelType::Group),
+        customer_service: of(ChannelType::CustomerService),
+        connections_per_user_max: config.limits.connections_per_user_max,
+        inbox_entries_max: INBOX_ENTRIES_MAX,
+        lanes: LaneLimits {
+            entries_max: config.lane.entries_max,
+            bytes_max: config.lane.bytes_max,
+            lanes_max: LANES_MAX,
+            group_members_max: config.limits.group.members_max,
+            customer_service_members_max: config.limits.customer_service.members_max,
+        },
+        commit: CommitLimits {
+            lot_records_max: config.commit.lot_records_max,
+            lot_bytes_max: config.commit.lot_bytes_max,
+            queue_bytes_max: config.lane.bytes_max,
+        },
+        outbox: OutboxLimits { bytes_max: config.outbox.bytes_max, entries_max: config.outbox.entries_max },
+        slow_close_ms: config.outbox.slow_close_ms,
+        watches_max: WATCHES_MAX,
+    }
+}
+
+fn gateway_limits(config: &Config) -> GatewayLimits {
+    GatewayLimits {
+        frame_bytes_max: config.limits.frame_bytes_max,
+        payload_bytes_max: config.limits.payload_bytes_max,
+        in_flight_max: u32::try_from(config.limits.in_flight_max).unwrap_or(u32::MAX),
+        connections_max: config.limits.connections_max,
+        connect_timeout: Duration::from_millis(config.session.connect_timeout_ms),
+        idle_timeout_ms: config.session.idle_timeout_ms,
+        heartbeat_ms: config.session.heartbeat_ms,
+        not_sent_low_water_bytes: config.outbox.not_sent_low_water_bytes,
+        flush_interval: Duration::from_micros(config.outbox.flush_interval_us),
+        // A control entry is an ack of some 100 bytes on average.
+        control_entries_max: (config.outbox.control_bytes_max / 100).max(64),
+        rows_max: ROWS_MAX,
+        history_max: HISTORY_MAX,
+    }
+}

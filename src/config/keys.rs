@@ -1,0 +1,354 @@
+//! Every configuration key: unit, range and why. The table that `config show`, `config.example.toml`, the environment and
+//! the checks of ranges are made from. Its defaults are those of [`super::Config`]; a test keeps both sets of keys equal.
+
+/// What a key's value looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number from `min` to `max`, both included.
+    Number {
+        /// Smallest value.
+        min: u64,
+        /// Largest value.
+        max: u64,
+    },
+    /// `address:port`.
+    Address,
+    /// Free text.
+    Text,
+    /// One of a few words.
+    Word(&'static [&'static str]),
+    /// Text that is never shown, and never taken from the file.
+    Secret,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Dotted name, as in the file: `listen.socket`.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// Unit of a number, or what a text names.
+    pub unit: &'static str,
+    /// Why it exists and why its default is what it is. One or two sentences.
+    pub why: &'static str,
+}
+
+impl Key {
+    /// Its environment variable: `CHINWAG_LISTEN_SOCKET`.
+    #[must_use]
+    pub fn env_name(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// Its range, for people.
+    #[must_use]
+    pub fn range(&self) -> String {
+        match self.kind {
+            Kind::Flag => "true or false".into(),
+            Kind::Number { min, max } => format!("{} to {}", super::grouped(min.into()), super::grouped(max.into())),
+            Kind::Address => "address:port".into(),
+            Kind::Text => self.unit.into(),
+            Kind::Word(words) => words.join(" or "),
+            Kind::Secret => "text of at least 24 characters, environment only".into(),
+        }
+    }
+}
+
+/// What environment variables of the server begin with.
+pub const ENV_PREFIX: &str = "CHINWAG_";
+/// The variable that names the file itself, and so is no key.
+pub const ENV_CONFIG_FILE: &str = "CHINWAG_CONFIG";
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+const fn number(name: &'static str, min: u64, max: u64, unit: &'static str, why: &'static str) -> Key {
+    Key { name, kind: Kind::Number { min, max }, unit, why }
+}
+
+const fn key(name: &'static str, kind: Kind, unit: &'static str, why: &'static str) -> Key {
+    Key { name, kind, unit, why }
+}
+
+/// All keys, in the order of the file.
+pub const KEYS: &[Key] = &[
+    key(
+        "data_dir",
+        Kind::Text,
+        "directory",
+        "Log, view, root key and pepper live here; one server at a time. Back up the whole directory.",
+    ),
+    key(
+        "insecure",
+        Kind::Flag,
+        "",
+        "Allows listening beyond this machine without TLS: credentials then cross the network readable. Only behind a proxy that ends TLS.",
+    ),
+    number("shards", 0, 1024, "threads", "Connection shards, each one thread with its own listener. 0: one per core."),
+    number(
+        "drain_timeout_ms",
+        0,
+        600_000,
+        "ms",
+        "How long a shutdown waits for sends in flight and for sockets to take their last bytes.",
+    ),
+    key("listen.socket", Kind::Address, "address:port", "Where WebSocket clients connect. Port 0 takes any free one."),
+    key("listen.http", Kind::Address, "address:port", "Where the HTTP API listens. Port 0 takes any free one."),
+    number(
+        "listen.backlog",
+        16,
+        65_535,
+        "connections",
+        "Connections the kernel holds until they are accepted; the kernel's somaxconn caps it. Large, so that thousands may reconnect at once.",
+    ),
+    key(
+        "log.level",
+        Kind::Text,
+        "filter",
+        "error, warn, info, debug or trace, or a filter by module such as `info,chinwag::hub=debug`.",
+    ),
+    key("log.format", Kind::Word(&["text", "json"]), "", "text for people, json for log collectors."),
+    key(
+        "auth.root_key_file",
+        Kind::Text,
+        "file",
+        "A file that holds the root key, in place of the one made in data_dir at the first start. Empty: none.",
+    ),
+    key(
+        "auth.root_key",
+        Kind::Secret,
+        "",
+        "The root key itself, in place of the one in data_dir. Environment only, so that it is not left in a file others read.",
+    ),
+    number(
+        "limits.payload_bytes_max",
+        1,
+        16 * MIB,
+        "bytes",
+        "Largest message payload of any channel type. Larger things belong in an object store, with a link sent.",
+    ),
+    number(
+        "limits.frame_bytes_max",
+        4 * KIB,
+        64 * MIB,
+        "bytes",
+        "Largest WebSocket message taken from a client, refused before memory is set aside. Leaves room for base64 and several sends per frame.",
+    ),
+    number(
+        "limits.in_flight_max",
+        1,
+        1_000_000,
+        "sends",
+        "Sends of one connection that wait for their acks; beyond it the server stops reading from that socket.",
+    ),
+    number(
+        "limits.in_flight_bytes_max",
+        64 * KIB,
+        GIB,
+        "bytes",
+        "Payload bytes of one connection that wait for their acks; beyond it the server stops reading from that socket.",
+    ),
+    number(
+        "limits.connections_max",
+        1,
+        10_000_000,
+        "connections",
+        "Open sockets of the server; more are refused at once. The process's file descriptor limit caps it too.",
+    ),
+    number(
+        "limits.connections_per_user_max",
+        1,
+        100_000,
+        "connections",
+        "Sessions one user may hold at once, over all devices.",
+    ),
+    number(
+        "limits.person.payload_bytes_max",
+        1,
+        16 * MIB,
+        "bytes",
+        "Largest payload in person channels; the smaller of this and the limit for all holds.",
+    ),
+    number(
+        "limits.group.payload_bytes_max",
+        1,
+        16 * MIB,
+        "bytes",
+        "Largest payload in groups; the smaller of this and the limit for all holds.",
+    ),
+    number(
+        "limits.group.members_max",
+        2,
+        10_000_000,
+        "members",
+        "Members of one group. A message costs nothing per member to store, but one delivery per member online.",
+    ),
+    number(
+        "limits.customer_service.payload_bytes_max",
+        1,
+        16 * MIB,
+        "bytes",
+        "Largest payload in customer service channels; the smaller of this and the limit for all holds.",
+    ),
+    number(
+        "limits.customer_service.members_max",
+        1,
+        10_000_000,
+        "members",
+        "Members of one customer service channel: the visitor and those who answer.",
+    ),
+    number(
+        "session.connect_timeout_ms",
+        100,
+        600_000,
+        "ms",
+        "From accepting a socket to its connect frame; then it is closed. Keeps silent sockets from holding memory.",
+    ),
+    number(
+        "session.idle_timeout_ms",
+        1_000,
+        86_400_000,
+        "ms",
+        "A session that sent nothing for this long, pings included, is closed as dead.",
+    ),
+    number(
+        "session.heartbeat_ms",
+        500,
+        86_400_000,
+        "ms",
+        "How often clients are told to ping. A third of the idle timeout, so that two lost pings are survived.",
+    ),
+    number(
+        "outbox.bytes_max",
+        16 * KIB,
+        GIB,
+        "bytes",
+        "What may wait for one session that reads slowly; beyond it the backlog is dropped and a gap notice sent.",
+    ),
+    number(
+        "outbox.entries_max",
+        16,
+        1_000_000,
+        "entries",
+        "As bytes_max, counted in entries: small messages cost memory beside their bytes.",
+    ),
+    number(
+        "outbox.control_bytes_max",
+        4 * KIB,
+        GIB,
+        "bytes",
+        "What may wait of acks, replies and notices of one session; kept apart so that a flood of messages cannot hold up an ack.",
+    ),
+    number(
+        "outbox.slow_close_ms",
+        1_000,
+        3_600_000,
+        "ms",
+        "A session whose socket took no byte for this long, with bytes waiting, is closed as slow.",
+    ),
+    number(
+        "outbox.flush_interval_us",
+        0,
+        5_000,
+        "us",
+        "Shortest time between two flushes of a busy shard: joins more messages per write. 0: flush at the end of every turn.",
+    ),
+    number(
+        "outbox.not_sent_low_water_bytes",
+        KIB,
+        16 * MIB,
+        "bytes",
+        "What the kernel may hold unsent per socket before it says full. 16 KiB: a stalled reader holds 37 KB instead of 4.2 MB, at no cost for the others.",
+    ),
+    number(
+        "lane.entries_max",
+        16,
+        1_000_000,
+        "sends",
+        "Sends that wait in one channel lane for the committer; beyond it they are refused with retry_after_ms.",
+    ),
+    number("lane.bytes_max", 64 * KIB, 4 * GIB, "bytes", "As entries_max, counted in payload bytes."),
+    number(
+        "commit.lot_records_max",
+        1,
+        65_536,
+        "records",
+        "Records per lot, one write and one fdatasync each. Beyond about 1,024 throughput gains little and the wait of each send grows.",
+    ),
+    number(
+        "commit.lot_bytes_max",
+        64 * KIB,
+        64 * MIB,
+        "bytes",
+        "Bytes per lot. 1 MiB takes 0.3 to 0.6 ms to write and sync on a local disk; larger lots only lengthen the wait.",
+    ),
+    key("conversation.on", Kind::Flag, "", "Recent conversations: sync, unread, delete. Off: those calls answer feature_off."),
+    number(
+        "conversation.msg_count_default",
+        0,
+        1_000,
+        "messages",
+        "Recent messages per conversation when a sync does not say: about one screen.",
+    ),
+    number("conversation.msg_count_max", 1, 1_000, "messages", "Most recent messages per conversation that a sync may ask for."),
+    number(
+        "conversation.recents_bytes_max",
+        64 * KIB,
+        GIB,
+        "bytes",
+        "Payload bytes of recents in one sync; rows beyond it carry none and are never left out.",
+    ),
+    number(
+        "store.cache_bytes_max",
+        4 * MIB,
+        1024 * GIB,
+        "bytes",
+        "Memory for rows of the view and for idempotency pages. More of it was measured not to be faster, only larger.",
+    ),
+    number(
+        "store.checkpoint_log_bytes_max",
+        MIB,
+        4 * GIB,
+        "bytes",
+        "A checkpoint begins when this much log is not yet in the view: bounds replay after a crash.",
+    ),
+    number(
+        "store.checkpoint_interval_ms",
+        100,
+        3_600_000,
+        "ms",
+        "A checkpoint begins at the latest after this time, when anything changed.",
+    ),
+    number(
+        "store.segment_bytes_max",
+        MIB,
+        4 * GIB,
+        "bytes",
+        "Size at which the log begins a new file. Smaller files are sooner closed, checked and ready to be backed up.",
+    ),
+    number(
+        "http.connections_max",
+        1,
+        1_000_000,
+        "connections",
+        "Open HTTP connections; more wait until one ends. Back ends keep a few each.",
+    ),
+    number("http.body_bytes_max", KIB, 256 * MIB, "bytes", "Largest request body of the HTTP API; beyond it 413."),
+    number(
+        "http.request_timeout_ms",
+        100,
+        600_000,
+        "ms",
+        "How long a request may take before it is answered 503; what it began may still be carried out.",
+    ),
+];
+
+/// The key of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}

@@ -1,0 +1,326 @@
+//! Persistent sockets: listeners, connections, drain.
+//!
+//! Owns one thread per shard, each with a single-thread runtime, its connections and its flusher. Knows the `Hub` and its
+//! shards, never the store. A connection is one small task; its write half belongs to the shard's writers.
+//!
+//! Invariants: no queue is waited for; a read half stops reading at its in-flight cap and nothing else; a panic ends one
+//! connection, in a shard it ends the process, since state may be wrong.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use protocol::close::CloseReason;
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::credentials::Credentials;
+use crate::hub::Hub;
+use crate::hub::inbox::Inbox;
+use crate::hub::shard::{Shard, ShardEvent};
+
+mod connection;
+mod handshake;
+pub mod native;
+pub mod websocket;
+mod writer;
+
+use writer::Writers;
+
+/// Bounds and times of connections.
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayLimits {
+    /// Largest WebSocket message.
+    pub frame_bytes_max: usize,
+    /// Largest payload of any channel type, told to clients.
+    pub payload_bytes_max: usize,
+    /// Requests of one connection without an answer; above it its read half stops.
+    pub in_flight_max: u32,
+    /// Sockets at once.
+    pub connections_max: usize,
+    /// From accept to `connected`.
+    pub connect_timeout: Duration,
+    /// Silence after which a connection is closed.
+    pub idle_timeout_ms: u64,
+    /// How often clients should send something; after one and a half of it the server asks.
+    pub heartbeat_ms: u64,
+    /// Not-sent low-water mark of every socket: makes a slow reader visible after this many bytes instead of megabytes.
+    pub not_sent_low_water_bytes: u32,
+    /// Least time between two flushes of a shard, 0 for none.
+    pub flush_interval: Duration,
+    /// Control entries that may wait for a socket before its read half stops.
+    pub control_entries_max: usize,
+    /// Rows of one native sync page.
+    pub rows_max: usize,
+    /// Messages of one native history page.
+    pub history_max: usize,
+}
+
+/// What a shard's tasks share; lives in the shard's thread.
+pub(crate) struct Context {
+    pub shard: RefCell<Shard>,
+    pub writers: RefCell<Writers>,
+    pub flush: Rc<Notify>,
+    pub hub: Hub,
+    pub credentials: Arc<Credentials>,
+    pub limits: GatewayLimits,
+    pub front: Arc<Front>,
+    /// One read buffer for all connections of the shard: a connection holds bytes of its own only while a frame is cut.
+    pub read_buffer: RefCell<Box<[u8]>>,
+}
+
+/// Bytes one read takes at most.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// A shard hands new sockets on when it has this many more than the least busy one.
+const IMBALANCE_MAX: usize = 32;
+
+/// What the shards' listeners share.
+#[derive(Debug)]
+pub(crate) struct Front {
+    loads: Vec<AtomicUsize>,
+    handed: Vec<Inbox<TcpStream>>,
+    closed: AtomicBool,
+    close: Vec<Notify>,
+}
+
+impl Front {
+    fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The shard a new socket goes to: the accepting one, unless it has far more than another.
+    fn place(&self, here: usize) -> usize {
+        let load = |shard: usize| self.loads[shard].load(Ordering::Relaxed);
+        let least = (0..self.loads.len()).min_by_key(|shard| load(*shard)).unwrap_or(here);
+        if load(here) > load(least) + IMBALANCE_MAX { least } else { here }
+    }
+}
+
+/// The running sockets' side of the server.
+#[derive(Debug)]
+pub struct Gateway {
+    addr: SocketAddr,
+    hub: Hub,
+    front: Arc<Front>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// What a drain did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DrainReport {
+    /// Sessions when it began.
+    pub sessions: usize,
+    /// Sessions that were told and closed in time.
+    pub closed: usize,
+}
+
+impl Gateway {
+    /// Binds `addr` for this process alone and starts the shards' threads.
+    ///
+    /// # Errors
+    /// The address is in use or cannot be bound; a thread or runtime cannot be made.
+    pub fn start(
+        addr: SocketAddr,
+        backlog: u32,
+        hub: Hub,
+        credentials: Arc<Credentials>,
+        limits: GatewayLimits,
+    ) -> io::Result<Self> {
+        // One socket shared by all shards, without reuse-port: a second server on the port must fail to bind, which
+        // reuse-port would allow (docs/decisions).
+        let listener = bind(addr, backlog)?;
+        let addr = listener.local_addr()?;
+        let shards = hub.shared().shards.len();
+        let front = Arc::new(Front {
+            loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            handed: (0..shards).map(|_| Inbox::new(usize::MAX)).collect(),
+            closed: AtomicBool::new(false),
+            close: (0..shards).map(|_| Notify::new()).collect(),
+        });
+        let mut threads = Vec::new();
+        for index in 0..shards {
+            let listener = listener.try_clone()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (hub, credentials, front) = (hub.clone(), credentials.clone(), front.clone());
+            threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+                let local = tokio::task::LocalSet::new();
+                let work = std::panic::AssertUnwindSafe(|| {
+                    local.block_on(&runtime, run_shard(index, listener, hub, credentials, limits, front));
+                });
+                if std::panic::catch_unwind(work).is_err() {
+                    tracing::error!(shard = index, "a shard panicked, its state may be wrong: the process ends");
+                    std::process::abort();
+                }
+            })?);
+        }
+        Ok(Self { addr, hub, front, threads })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops accepting.
+    pub fn stop_accepting(&self) {
+        self.front.closed.store(true, Ordering::Release);
+        for close in &self.front.close {
+            close.notify_waiters();
+            close.notify_one();
+        }
+    }
+
+    /// Tells every session that the server goes, waits until their sockets are flushed and closed, and ends the shards.
+    pub async fn close_sessions(self, timeout: Duration) -> DrainReport {
+        let sessions = self.hub.shared().sessions.count();
+        for shard in &self.hub.shared().shards {
+            shard.inbox.push(ShardEvent::CloseAll(CloseReason::Draining));
+        }
+        let deadline = tokio::time::Instant::now() + timeout;
+        while self.front.connections() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let left = self.front.connections();
+        for close in &self.front.close {
+            close.notify_one();
+        }
+        DrainReport { sessions, closed: sessions.saturating_sub(left) }
+    }
+
+    /// Whether every shard's thread runs.
+    pub fn is_alive(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+}
+
+fn bind(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Lets a restart bind while old connections linger; on Linux it does not let two listeners share the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+async fn run_shard(
+    index: usize,
+    listener: TcpListener,
+    hub: Hub,
+    credentials: Arc<Credentials>,
+    limits: GatewayLimits,
+    front: Arc<Front>,
+) {
+    let flush = Rc::new(Notify::new());
+    let shard = Shard::new(index as u16, hub.shared().clone(), flush.clone());
+    let context = Rc::new(Context {
+        shard: RefCell::new(shard),
+        writers: RefCell::new(Writers::default()),
+        flush,
+        hub,
+        credentials,
+        limits,
+        front: front.clone(),
+        read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+    });
+    tokio::task::spawn_local(turns(context.clone(), index));
+    tokio::task::spawn_local(writer::flusher(context.clone()));
+    tokio::task::spawn_local(care(context.clone()));
+    tokio::task::spawn_local(take_handed(context.clone(), index));
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the listener cannot be registered");
+            return;
+        }
+    };
+    accept(&context, listener, index).await;
+    // The listener is closed; the shard lives on until its sessions are gone and the gateway says so.
+    front.close[index].notified().await;
+}
+
+async fn accept(context: &Rc<Context>, listener: tokio::net::TcpListener, index: usize) {
+    let gauge = context.hub.metrics().shard_connections(index);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = context.front.close[index].notified() => return,
+            accepted = listener.accept() => accepted,
+        };
+        if context.front.closed.load(Ordering::Acquire) {
+            return;
+        }
+        match accepted {
+            Ok((stream, _)) => {
+                let target = context.front.place(index);
+                context.front.loads[target].fetch_add(1, Ordering::Relaxed);
+                gauge.set(context.front.loads[index].load(Ordering::Relaxed) as i64);
+                if target == index {
+                    connection::spawn(context, stream);
+                } else if let Ok(stream) = stream.into_std() {
+                    context.front.handed[target].push(stream);
+                } else {
+                    context.front.loads[target].fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: accepting again at once would spin.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn take_handed(context: Rc<Context>, index: usize) {
+    let mut handed = Vec::new();
+    loop {
+        context.front.handed[index].filled().await;
+        context.front.handed[index].take(&mut handed);
+        for stream in handed.drain(..) {
+            match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => connection::spawn(&context, stream),
+                Err(error) => {
+                    context.front.loads[index].fetch_sub(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "a socket cannot be registered");
+                }
+            }
+        }
+    }
+}
+
+/// The shard's turns: everything that waits in the inbox, then what it left behind.
+async fn turns(context: Rc<Context>, index: usize) {
+    let inbox = context.hub.shared().shards[index].inbox.clone();
+    let mut events = Vec::new();
+    loop {
+        inbox.filled().await;
+        inbox.take(&mut events);
+        let mut shard = context.shard.borrow_mut();
+        shard.set_clock(clock::now_ms());
+        for event in events.drain(..) {
+            shard.apply(event);
+        }
+        shard.finish_turn();
+    }
+}
+
+/// Once a second: idle connections, heartbeats, lanes, memory.
+async fn care(context: Rc<Context>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now_ms = clock::now_ms();
+        let mut shard = context.shard.borrow_mut();
+        shard.set_clock(now_ms);
+        context.writers.borrow_mut().check_idle(&mut shard, now_ms, &context.limits);
+        shard.sweep();
+        shard.finish_turn();
+    }
+}

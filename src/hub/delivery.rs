@@ -1,0 +1,199 @@
+//! What travels from the committer to the sessions: a lot's messages, joined by channel, and its other changes.
+//!
+//! Encoding happens once per wire kind and side: the first writer that needs it fills a slot and the rest clone the bytes.
+//! The hub never learns a codec; it only keeps the slots.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid, Version};
+use smallvec::SmallVec;
+
+use super::sessions::SessionId;
+use crate::domain::message::MessageFlags;
+use crate::store::ChannelNo;
+
+/// How many wire kinds share encoded bytes (native MessagePack, native JSON).
+pub const WIRE_KINDS: usize = 2;
+
+/// Which of the two users of a person channel looks at it; the first side for every other type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The canonical id's first user, or any member of another type.
+    First,
+    /// The canonical id's second user.
+    Second,
+}
+
+/// One message on its way to the members who are online.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// Position in its channel; 0 for one that is not stored.
+    pub message_seq: u64,
+    /// Its id.
+    pub message_id: MessageId,
+    /// Its sender.
+    pub from_uid: Uid,
+    /// The sender's name for it.
+    pub client_msg_no: ClientMsgNo,
+    /// The header flags.
+    pub flags: MessageFlags,
+    /// Third parties' byte.
+    pub setting: u8,
+    /// Topic, empty for none.
+    pub topic: String,
+    /// Seconds until it expires; 0: never.
+    pub expire_s: u32,
+    /// When it was committed (or received, when not stored), Unix milliseconds.
+    pub timestamp_ms: u64,
+    /// The content.
+    pub payload: Bytes,
+    /// The session that sent it, which gets an ack in place of a delivery.
+    pub origin: Option<SessionId>,
+}
+
+/// Messages of one channel, in message_seq order, for one turn of the fan-out.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The channel.
+    pub channel: Option<ChannelNo>,
+    /// Its name.
+    pub key: ChannelKey,
+    /// At least one message.
+    pub messages: Vec<Delivered>,
+    /// Sessions that sent one of them, sorted.
+    pub origins: SmallVec<[SessionId; 2]>,
+    /// About the bytes one recipient's copy takes.
+    pub bytes: usize,
+    slots: [[OnceLock<Bytes>; 2]; WIRE_KINDS],
+}
+
+impl Delivery {
+    /// Joins messages of one channel.
+    pub fn new(channel: Option<ChannelNo>, key: ChannelKey, messages: Vec<Delivered>) -> Self {
+        let mut origins: SmallVec<[SessionId; 2]> = messages.iter().filter_map(|m| m.origin).collect();
+        origins.sort_unstable();
+        origins.dedup();
+        // 100 bytes stand for the names and numbers around a payload.
+        let bytes = messages.iter().map(|m| m.payload.len() + 100).sum();
+        Self { channel, key, messages, origins, bytes, slots: Default::default() }
+    }
+
+    /// The encoded bytes of a wire kind and side, made by the first who asks.
+    pub fn encoded(&self, wire_kind: usize, side: Side, encode: impl FnOnce() -> Bytes) -> Bytes {
+        self.slots[wire_kind][side as usize].get_or_init(encode).clone()
+    }
+
+    /// Whether this session sent one of the messages.
+    pub fn has_origin(&self, session: SessionId) -> bool {
+        self.origins.binary_search(&session).is_ok()
+    }
+
+    /// The same without the messages this session sent itself; `None` when nothing is left.
+    pub fn without(&self, session: SessionId) -> Option<Self> {
+        let messages: Vec<_> = self.messages.iter().filter(|m| m.origin != Some(session)).cloned().collect();
+        (!messages.is_empty()).then(|| Self::new(self.channel, self.key.clone(), messages))
+    }
+
+    /// The lowest stored seq in it; `None` when nothing in it is stored.
+    pub fn first_seq(&self) -> Option<u64> {
+        self.messages.iter().map(|m| m.message_seq).find(|seq| *seq > 0)
+    }
+
+    /// The highest stored seq in it.
+    pub fn last_seq(&self) -> u64 {
+        self.messages.iter().map(|m| m.message_seq).max().unwrap_or(0)
+    }
+}
+
+/// What else a lot changed that online sessions must learn.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Users became members of a channel.
+    Joined {
+        /// The channel.
+        channel: ChannelNo,
+        /// Its name.
+        key: ChannelKey,
+        /// Who.
+        uids: Vec<Uid>,
+        /// The change's version.
+        version: Version,
+    },
+    /// Users are members no more.
+    Left {
+        /// The channel.
+        channel: ChannelNo,
+        /// Its name.
+        key: ChannelKey,
+        /// Who.
+        uids: Vec<Uid>,
+        /// The change's version.
+        version: Version,
+    },
+    /// A user's own view of a channel changed on some device.
+    Conversation {
+        /// Its name.
+        key: ChannelKey,
+        /// The user.
+        uid: Uid,
+        /// The change's version.
+        version: Version,
+        /// What it is now.
+        what: ConversationChange,
+    },
+    /// Messages of a channel are over or taken back.
+    MessagesChanged {
+        /// The channel.
+        channel: ChannelNo,
+        /// Its name.
+        key: ChannelKey,
+        /// Their seqs.
+        seqs: Vec<u64>,
+        /// The change's version.
+        version: Version,
+    },
+}
+
+/// How a conversation changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversationChange {
+    /// Read up to a seq, with this many unread now.
+    Read {
+        /// The read position.
+        read_to_msg_seq: u64,
+        /// Unread after it, at the time.
+        unread: u64,
+    },
+    /// Deleted up to a seq.
+    Deleted {
+        /// The delete floor.
+        delete_floor: u64,
+    },
+}
+
+/// A signal that is never stored: typing and the like.
+#[derive(Debug, Clone)]
+pub struct Signal {
+    /// The channel's number; person channels go by their users and may have none yet.
+    pub channel: Option<ChannelNo>,
+    /// Its name.
+    pub key: ChannelKey,
+    /// Who signals.
+    pub from_uid: Uid,
+    /// What ("typing", …).
+    pub name: String,
+    /// A few bytes of the client's own.
+    pub data: Bytes,
+    /// The session it came from, which does not get it back.
+    pub origin: Option<SessionId>,
+}
+
+/// One committed lot as every shard sees it, in commit order.
+#[derive(Debug)]
+pub struct LotNews {
+    /// Messages, joined by channel.
+    pub deliveries: Vec<std::sync::Arc<Delivery>>,
+    /// Everything else online sessions must learn, in the order of the log.
+    pub changes: Vec<std::sync::Arc<Change>>,
+}

@@ -1,0 +1,163 @@
+//! Online sessions: who is connected, on which device, in which shard.
+//!
+//! Owns the process-wide registry (uid to sessions) and session ids. A [`SessionId`] is never reused in a process and
+//! fences every removal: what is told to a session that has gone meets nobody. No guard of the map lives across a call out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use protocol::ids::{DeviceFlag, Uid};
+use smallvec::SmallVec;
+
+/// Names a session for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// Where a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionPlace {
+    /// The session.
+    pub session: SessionId,
+    /// Its shard.
+    pub shard: u16,
+    /// Its slot there.
+    pub slot: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    place: SessionPlace,
+    device_flag: DeviceFlag,
+    device_id: Arc<str>,
+}
+
+/// What a new session meant for the others of its user.
+#[derive(Debug, Default)]
+pub struct Entered {
+    /// Sessions of the same device, to be kicked.
+    pub kicked: SmallVec<[SessionPlace; 1]>,
+    /// The user was offline before.
+    pub first: bool,
+}
+
+/// The registry of online sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    by_uid: DashMap<Uid, SmallVec<[Entry; 1]>, foldhash::fast::RandomState>,
+    next: AtomicU64,
+    count: AtomicUsize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            by_uid: DashMap::with_hasher(foldhash::fast::RandomState::default()),
+            next: AtomicU64::new(1),
+            count: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Sessions {
+    /// A session id nobody had before.
+    pub fn next_id(&self) -> SessionId {
+        SessionId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sessions online.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Registers a session. An older one of the same (device_flag, device_id) leaves the registry and is named in the
+    /// answer.
+    ///
+    /// # Errors
+    /// The user has `per_user_max` sessions on other devices already.
+    pub fn enter(
+        &self,
+        uid: &Uid,
+        place: SessionPlace,
+        device_flag: DeviceFlag,
+        device_id: Arc<str>,
+        per_user_max: usize,
+    ) -> Result<Entered, ()> {
+        let mut entries = self.by_uid.entry(uid.clone()).or_default();
+        let mut entered = Entered { first: entries.is_empty(), ..Entered::default() };
+        let same = |e: &Entry| e.device_flag == device_flag && e.device_id == device_id;
+        if entries.iter().filter(|e| !same(e)).count() >= per_user_max {
+            return Err(());
+        }
+        entries.retain(|e| {
+            let old = e.device_flag == device_flag && e.device_id == device_id;
+            if old {
+                entered.kicked.push(e.place);
+            }
+            !old
+        });
+        entries.push(Entry { place, device_flag, device_id });
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_sub(entered.kicked.len(), Ordering::Relaxed);
+        Ok(entered)
+    }
+
+    /// Takes a session out. Returns whether its user is offline now; `None` when it was not registered (any more).
+    pub fn leave(&self, uid: &Uid, session: SessionId) -> Option<bool> {
+        let mut left = None;
+        self.by_uid.remove_if_mut(uid, |_, entries| {
+            let before = entries.len();
+            entries.retain(|e| e.place.session != session);
+            if entries.len() < before {
+                left = Some(entries.is_empty());
+            }
+            entries.is_empty()
+        });
+        if left.is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        left
+    }
+
+    /// Where a user's sessions are.
+    pub fn places(&self, uid: &str) -> SmallVec<[SessionPlace; 4]> {
+        self.by_uid.get(uid).map(|entries| entries.iter().map(|e| e.place).collect()).unwrap_or_default()
+    }
+
+    /// A user's sessions with their device kinds.
+    pub fn devices(&self, uid: &str) -> SmallVec<[(SessionPlace, DeviceFlag); 4]> {
+        self.by_uid
+            .get(uid)
+            .map(|entries| entries.iter().map(|e| (e.place, e.device_flag)).collect())
+            .unwrap_or_default()
+    }
+
+    /// Whether the user has a session.
+    pub fn is_online(&self, uid: &str) -> bool {
+        self.by_uid.contains_key(uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_device_replaces_and_ids_fence_removal() {
+        let sessions = Sessions::default();
+        let uid = Uid::new("u").expect("uid");
+        let place = |n: u32| SessionPlace { session: sessions.next_id(), shard: 0, slot: n };
+        let (a, b) = (place(1), place(2));
+        let entered = sessions.enter(&uid, a, DeviceFlag(0), "phone".into(), 1).expect("room");
+        assert!(entered.first && entered.kicked.is_empty());
+        let entered = sessions.enter(&uid, b, DeviceFlag(0), "phone".into(), 1).expect("same device");
+        assert_eq!(entered.kicked.as_slice(), &[a]);
+        assert!(!entered.first);
+        assert!(sessions.enter(&uid, place(3), DeviceFlag(1), "web".into(), 1).is_err());
+        assert_eq!(sessions.leave(&uid, a.session), None);
+        assert_eq!(sessions.count(), 1);
+        assert_eq!(sessions.leave(&uid, b.session), Some(true));
+        assert!(!sessions.is_online("u"));
+        assert_eq!(sessions.count(), 0);
+    }
+}
