@@ -41,7 +41,7 @@ struct Args {
     #[arg(long, default_value = "http://127.0.0.1:5001")]
     http: String,
     /// Your token. Without it one is minted with the root key of the data directory.
-    #[arg(long, env = "CHINWAG_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "CHAT_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// The server's data directory, for its root key.
     #[arg(long, default_value = "./data")]

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// Name of the root key's file in the data directory.
 pub const ROOT_KEY_FILE: &str = "root.key";
 /// Environment variable that holds the root key itself.
-pub const ROOT_KEY_VARIABLE: &str = "CHINWAG_ROOT_KEY";
+pub const ROOT_KEY_VARIABLE: &str = "CHINWAG_AUTH_ROOT_KEY";
 /// Requests of a bulk call under way at once: enough to keep a server core busy over kept-alive connections.
 const BULK_CONCURRENCY: usize = 64;
 /// No request of these tools takes longer on a healthy server.
