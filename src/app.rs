@@ -20,6 +20,7 @@ use crate::hub::sequencer::LaneLimits;
 use crate::hub::{ChannelTypeLimits, Hub, HubLimits};
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::store::durable::{DurableStore, StoreOptions};
 
 /// How often overdue messages are looked for; the promise is at most 60 s late.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -87,8 +88,9 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
-        let store = open_store(&config)?;
-        Self::start_with(config, store).await
+        let opened = config.clone();
+        let store = tokio::task::spawn_blocking(move || open_store(&opened)).await??;
+        Self::start_with(config, Arc::new(store)).await
     }
 
     /// Starts everything over a store that is open already: tests use the model.
@@ -189,8 +191,27 @@ async fn expire(hub: Hub) {
     }
 }
 
-fn open_store(_config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(Arc::new(crate::store::memory::MemoryStore::new()))
+/// Opens the durable store of a configuration. Also for commands that work on the data directory of a stopped server.
+///
+/// # Errors
+/// The directory is in use, damaged, from a newer build, or cannot be read.
+pub fn open_store(config: &Config) -> anyhow::Result<DurableStore> {
+    let options = StoreOptions {
+        cache_bytes_max: config.store.cache_bytes_max,
+        checkpoint_log_bytes_max: config.store.checkpoint_log_bytes_max,
+        checkpoint_interval: Duration::from_millis(config.store.checkpoint_interval_ms),
+        segment_bytes_max: u32::try_from(config.store.segment_bytes_max).unwrap_or(u32::MAX),
+        ..StoreOptions::new(&config.data_dir)
+    };
+    let (store, report) = DurableStore::open(options)
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("data_dir = {} cannot be opened", config.data_dir.display()))?;
+    tracing::info!(
+        records_replayed = report.records_replayed,
+        view_rebuilt = report.view_rebuilt.as_deref().unwrap_or(""),
+        "store open"
+    );
+    Ok(store)
 }
 
 fn hub_limits(config: &Config) -> HubLimits {

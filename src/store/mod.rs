@@ -18,9 +18,11 @@ use crate::domain::identity::Scopes;
 use crate::domain::message::{Digest, Message, MessageFlags};
 use crate::domain::refusal::ErrorKind;
 
+pub mod durable;
 pub mod log;
 pub mod memory;
 pub mod record;
+pub mod view;
 
 /// Dense internal number of a channel, from 0, given by the record that first uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

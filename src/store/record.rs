@@ -8,7 +8,7 @@
 //! is [`RecordError::Newer`], never a guess.
 //!
 //! Body layout. `v` is a varint (LEB128, at most 10 bytes, unsigned), `s` a text (v length in bytes, then UTF-8), `b` bytes
-//! (v length, then them), `u8` one byte, `[n]` n bytes as they are.
+//! (v length, then them), `u8` one byte, `n×u8` n bytes as they are.
 //!
 //! | number | kind | body, format 1 |
 //! |---|---|---|
@@ -21,8 +21,8 @@
 //! | 7 | conversation deleted | v channel, s uid, v delete_floor |
 //! | 8 | messages expired | v channel, v count, v first seq, (count - 1) × v distance to the one before |
 //! | 9 | user created | s uid |
-//! | 10 | user token | s uid, u8 device_flag, u8 device_level, u8 has token, [32] token when it has |
-//! | 11 | API key | s key_id, s name, [32] secret, u8 scopes, u8 revoked and has namespace, s namespace when it has |
+//! | 10 | user token | s uid, u8 device_flag, u8 device_level, u8 has token, 32×u8 token when it has |
+//! | 11 | API key | s key_id, s name, 32×u8 secret, u8 scopes, u8 revoked and has namespace, s namespace when it has |
 //! | 12 | alias | v channel, s alias |
 //! | 13 | break | v kept, v until |
 //! | 14 … 18 | reserved: revoke, edit, like, role, webhook position | |

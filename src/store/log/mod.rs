@@ -1,7 +1,7 @@
 //! The log: append-only segments of checksummed, chained lots. The truth of the store.
 //!
 //! Owns the files `NNNNNNNNNN.log`, `watermark` and `*.cut` of one directory, and is the only room that knows how they are
-//! laid out (`layout`). Knows [`Commit`] and [`Record`] as things with bytes; refuses to know what they mean, the view, and
+//! laid out (`layout`). Knows [`super::Commit`] and [`Record`] as things with bytes; refuses to know what they mean, the view, and
 //! the lock and format file of the data directory.
 //!
 //! Invariants:
@@ -17,7 +17,7 @@
 //! block on a disk.
 
 mod append;
-mod files;
+pub(crate) mod files;
 mod finding;
 mod layout;
 mod open;

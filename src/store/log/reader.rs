@@ -53,8 +53,7 @@ impl LogReader {
         seq: u64,
     ) -> Result<(Version, MessageRecord), ReadError> {
         let segment = self.inside(place)?;
-        self.count_read();
-        let bytes = segment::read_record(&segment, place.offset, RECORD_GUESS).map_err(|e| read_error(&segment, e))?;
+        let bytes = self.record_bytes(&segment, place)?;
         self.message(&segment, place, &bytes, channel, seq)
     }
 
@@ -133,8 +132,7 @@ impl LogReader {
     /// As [`LogReader::read_message`].
     pub fn read_record(&self, place: Place) -> Result<Versioned, ReadError> {
         let segment = self.inside(place)?;
-        self.count_read();
-        let bytes = segment::read_record(&segment, place.offset, RECORD_GUESS).map_err(|e| read_error(&segment, e))?;
+        let bytes = self.record_bytes(&segment, place)?;
         layout::decode_record(&self.shared.keys, &bytes)
             .map_err(|fault| ReadError::Damaged(segment.fault(FindingKind::Record, u64::from(place.offset), fault)))
     }
@@ -212,7 +210,8 @@ impl LogReader {
         }
     }
 
-    /// How many reads of messages and records were asked of the disk or its cache, look-ups by version included.
+    /// How many reads the log was asked for since it was opened: each read of messages or of a record counts, a look-up by
+    /// version counts one, scans do not.
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.shared.message_reads.load(Ordering::Relaxed)
@@ -222,6 +221,11 @@ impl LogReader {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.shared.segments.read().iter().map(|segment| u64::from(segment.end())).sum()
+    }
+
+    fn record_bytes(&self, segment: &Segment, place: Place) -> Result<Vec<u8>, ReadError> {
+        segment::read_record(segment, place.offset, RECORD_GUESS, &self.shared.message_reads)
+            .map_err(|source| ReadError::Io { file: segment.file.path().to_owned(), source })
     }
 
     fn count_read(&self) {
@@ -250,10 +254,6 @@ impl LogReader {
         layout::decode_message(&self.shared.keys, bytes, channel, seq)
             .map_err(|fault| ReadError::Damaged(segment::message_fault(segment, place.offset, channel, seq, fault)))
     }
-}
-
-fn read_error(segment: &Segment, source: std::io::Error) -> ReadError {
-    ReadError::Io { file: segment.file.path().to_owned(), source }
 }
 
 /// Whether the message at `next` is read together with those from `from` to `last`.

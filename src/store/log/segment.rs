@@ -289,10 +289,11 @@ fn hole_of(entry: &Entry) -> Option<(ChannelNo, u64)> {
     (entry.kind == RecordKind::Message.to_stored() && entry.seq > 0).then_some((channel, entry.seq))
 }
 
-/// Reads one record whose bytes are not known yet: one read unless it is longer than `guess`.
-pub(super) fn read_record(segment: &Segment, offset: u32, guess: usize) -> io::Result<Vec<u8>> {
+/// Reads one record whose length is not known yet: one read unless it is longer than `guess`. `reads` counts them.
+pub(super) fn read_record(segment: &Segment, offset: u32, guess: usize, reads: &AtomicU64) -> io::Result<Vec<u8>> {
     let left = segment.end().saturating_sub(offset) as usize;
     let mut bytes = vec![0; guess.min(left)];
+    reads.fetch_add(1, Ordering::Relaxed);
     let filled = segment.file.read_at(&mut bytes, u64::from(offset))?;
     bytes.truncate(filled);
     let Some(whole) = layout::record_bytes(&bytes).and_then(|n| usize::try_from(n).ok()) else { return Ok(bytes) };
@@ -301,6 +302,7 @@ pub(super) fn read_record(segment: &Segment, offset: u32, guess: usize) -> io::R
     } else if whole <= left {
         let had = bytes.len();
         bytes.resize(whole, 0);
+        reads.fetch_add(1, Ordering::Relaxed);
         let filled = segment.file.read_at(&mut bytes[had..], u64::from(offset) + had as u64)?;
         bytes.truncate(had + filled);
     }
@@ -312,7 +314,7 @@ pub(super) fn is_inside(segment: &Segment, offset: u32) -> bool {
     offset >= FIRST_LOT && offset < segment.end()
 }
 
-/// Names a record's kind for a finding of a reader.
+/// What is wrong with the message wanted at `offset`, as a finding.
 pub(super) fn message_fault(segment: &Segment, offset: u32, channel: ChannelNo, seq: u64, fault: Fault) -> Finding {
     let run = super::SeqRun { channel, first_seq: seq, count: 1 };
     segment.fault(FindingKind::Message, u64::from(offset), fault).of(vec![run])

@@ -71,7 +71,7 @@ proptest! {
         small in any::<bool>(),
     ) {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let options = LogOptions { segment_bytes_max: if small { 16 << 10 } else { 256 << 20 }, ..LogOptions::default() };
+        let options = LogOptions { segment_bytes_max: if small { 16 << 10 } else { 256 << 20 }, ..unsynced() };
         let (mut log, _) = Log::open(dir.path(), options.clone(), None).expect("open");
         let mut expected = Vec::new();
         let mut marks = vec![log.end()];
@@ -112,7 +112,7 @@ proptest! {
 #[test]
 fn segments_roll_and_never_exceed_their_size() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let options = LogOptions { segment_bytes_max: 300 << 10, ..LogOptions::default() };
+    let options = LogOptions { segment_bytes_max: 300 << 10, ..unsynced() };
     let (mut log, _) = Log::open(dir.path(), options.clone(), None).expect("open");
     let mut sealed = Vec::new();
     for seq in 1..=400 {
@@ -169,7 +169,7 @@ fn look_ups_read_a_bounded_part_of_a_large_segment() {
 #[test]
 fn a_lot_that_fits_no_segment_is_refused_and_nothing_else_is() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let options = LogOptions { segment_bytes_max: 8 << 10, ..LogOptions::default() };
+    let options = LogOptions { segment_bytes_max: 8 << 10, ..unsynced() };
     let (mut log, _) = Log::open(dir.path(), options, None).expect("open");
     append(&mut log, [text(1, 1, b"first")]);
     let sealed = log.seal(&lot([text(1, 2, &[0; 9_000])]), NOW);
@@ -195,8 +195,7 @@ fn messages_are_read_by_place_and_neighbours_together() {
     let before = reader.reads();
     wanted.reverse();
     let answers = reader.read_messages(ChannelNo(5), &wanted);
-    // Two runs of neighbours beside the long one, whose record is longer than what lies between neighbours; it is read again
-    // by itself.
+    // Two runs of neighbours around the long one, which ends the first run without fitting into its read and so takes two more.
     assert!(reader.reads() - before <= 4, "{} reads", reader.reads() - before);
     for ((seq, _), answer) in wanted.iter().zip(answers) {
         assert_eq!(answer.expect("read").1.message_seq.get(), *seq);
@@ -235,17 +234,21 @@ fn after_a_failed_write_or_sync_the_lot_never_appears_and_a_new_segment_begins()
     for op in [FileOp::Write, FileOp::Sync] {
         let dir = tempfile::tempdir().expect("temporary directory");
         let faults = Arc::new(FailOn::default());
-        let options = LogOptions { faults: Some(faults.clone()), ..LogOptions::default() };
+        let options = LogOptions { faults: Some(faults.clone()), ..unsynced() };
         let (mut log, _) = Log::open(dir.path(), options, None).expect("open");
         append(&mut log, [text(1, 1, b"kept")]);
+        let kept = std::fs::read(segment_path(dir.path(), 1)).expect("read");
         faults.plan(op, 0);
         let sealed = log.seal(&lot([text(1, 2, b"lost")]), NOW);
         assert!(log.write(&sealed).is_err());
+        let left = std::fs::read(segment_path(dir.path(), 1)).expect("read");
+        assert_eq!(left == kept, op == FileOp::Write, "only the lot whose sync failed lies there");
         assert_eq!(log.end().version, Version::new(NOW));
         assert_eq!(records(&log).len(), 1);
         let retry = append(&mut log, [text(1, 2, b"retry")]);
         assert_eq!(retry.places[0].segment, 2);
         assert!(retry.versions[0] > sealed.versions[0]);
+        assert_eq!(std::fs::read(segment_path(dir.path(), 1)).expect("read"), left, "the failed segment was touched");
         let before = records(&log);
         drop(log);
         // A failed fdatasync leaves a lot behind that reads well; the next header says that it is none.
@@ -262,7 +265,7 @@ fn after_a_failed_write_or_sync_the_lot_never_appears_and_a_new_segment_begins()
 fn when_no_segment_can_be_begun_each_write_tries_again() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let faults = Arc::new(FailOn::default());
-    let options = LogOptions { faults: Some(faults.clone()), ..LogOptions::default() };
+    let options = LogOptions { faults: Some(faults.clone()), ..unsynced() };
     let (mut log, _) = Log::open(dir.path(), options, None).expect("open");
     append(&mut log, [text(1, 1, b"kept")]);
     faults.plan(FileOp::Sync, 0);
@@ -285,7 +288,7 @@ fn when_no_segment_can_be_begun_each_write_tries_again() {
 fn a_watermark_that_cannot_be_written_fails_no_lot() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let faults = Arc::new(FailOn::default());
-    let options = LogOptions { faults: Some(faults.clone()), ..LogOptions::default() };
+    let options = LogOptions { faults: Some(faults.clone()), ..unsynced() };
     let (mut log, _) = Log::open(dir.path(), options, None).expect("open");
     faults.plan(FileOp::Write, 1);
     append(&mut log, [text(1, 1, b"kept")]);
@@ -296,7 +299,7 @@ fn a_watermark_that_cannot_be_written_fails_no_lot() {
 #[test]
 fn a_scan_goes_on_with_what_is_written_later() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let options = LogOptions { segment_bytes_max: 4 << 10, ..LogOptions::default() };
+    let options = LogOptions { segment_bytes_max: 4 << 10, ..unsynced() };
     let (mut log, _) = Log::open(dir.path(), options, None).expect("open");
     let mut scan = log.reader().scan(log.end().position);
     assert!(scan.next().is_none());

@@ -1,0 +1,718 @@
+//! The durable store: the log is the truth, the view is the database over it.
+//!
+//! Owns the data directory (its lock and its format number), the order of log and view in a commit, when checkpoints happen,
+//! and what a start does. Refuses to know how either lies on disk.
+//!
+//! Invariants:
+//! - **log-first**: a record is applied to the view only after the lot that holds it is on disk.
+//! - **all-or-nothing**: a commit that fails leaves no trace in the view. When applying fails after the lot is on disk, the
+//!   lot is durable and the store refuses everything until it is opened again, which replays it.
+//! - **one-owner**: one process has a data directory open.
+//!
+//! ```text
+//! DATA/format   number of the format, text
+//! DATA/lock     locked while open
+//! DATA/log/     segments and watermark
+//! DATA/view/    sled; view.bad-N: set aside by a start that rebuilt it
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex};
+use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, Uid, Version};
+
+use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
+use super::view::{self, Verified, View};
+use super::{
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, Probe, ReadCounts, Record, Result, SeqRange, Store,
+    StoreError, StoreStats, VersionStanding,
+};
+use crate::domain::channel::Membership;
+use crate::domain::conversation::{ConversationState, LastOwn};
+use crate::domain::message::{Digest, Message};
+use crate::domain::refusal::ErrorKind;
+
+/// Format of the data directory this build writes.
+const FORMAT: u32 = 1;
+/// How long nothing is committed before the log's watermark is synced (store.md section 2).
+const WATERMARK_IDLE: Duration = Duration::from_secs(1);
+/// How often the thread of checkpoints looks.
+const TICK: Duration = Duration::from_millis(250);
+/// A log this many times longer than a checkpoint should leave it makes commits wait for the checkpoint.
+const BACKLOG_TIMES: u64 = 4;
+
+/// Where and how large.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The data directory; made when absent.
+    pub data_dir: PathBuf,
+    /// Bytes of memory for owners of the view that have no changes. Default 256 MiB.
+    pub cache_bytes_max: u64,
+    /// Bytes of memory sled may use for its pages. Default 128 MiB.
+    pub view_cache_bytes: u64,
+    /// A checkpoint begins once this much log is not covered by one. Default 64 MiB.
+    pub checkpoint_log_bytes_max: u64,
+    /// A checkpoint begins when changes are this old. Default 10 s.
+    pub checkpoint_interval: Duration,
+    /// A segment of the log never grows beyond this. Default 256 MiB.
+    pub segment_bytes_max: u32,
+}
+
+impl StoreOptions {
+    /// The defaults in a directory.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            cache_bytes_max: 256 << 20,
+            view_cache_bytes: 128 << 20,
+            checkpoint_log_bytes_max: 64 << 20,
+            checkpoint_interval: Duration::from_secs(10),
+            segment_bytes_max: LogOptions::default().segment_bytes_max,
+        }
+    }
+}
+
+/// What a start found and did.
+#[derive(Debug, Clone, Default)]
+pub struct OpenReport {
+    /// What the log says.
+    pub log: log::OpenReport,
+    /// Why the view was made anew from the log, when it was; `None` at the first start, too.
+    pub view_rebuilt: Option<String>,
+    /// Where the unusable view lies now.
+    pub view_set_aside: Option<PathBuf>,
+    /// Records replayed from the log into the view.
+    pub records_replayed: u64,
+    /// Damaged messages met in the replay: holes.
+    pub holes: u64,
+    /// Milliseconds spent verifying the view, opening and checking the log, and replaying.
+    pub view_ms: u64,
+    /// See `view_ms`.
+    pub log_ms: u64,
+    /// See `view_ms`.
+    pub replay_ms: u64,
+}
+
+/// The store of a server. Dropping it takes a last checkpoint and closes the log.
+#[derive(Debug)]
+pub struct DurableStore {
+    inner: Arc<Inner>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: StoreOptions,
+    view: View,
+    reader: LogReader,
+    writer: Mutex<Writer>,
+    /// Version of the last record that reads see.
+    version: AtomicU64,
+    /// The prefix of the log that is applied to the view.
+    applied: Mutex<LogMark>,
+    /// Bytes of the log when the last checkpoint began.
+    covered_bytes: AtomicU64,
+    /// Applying failed: memory is behind the log.
+    broken: AtomicBool,
+    lots: AtomicU64,
+    checkpoints: AtomicU64,
+    signal: Mutex<Signal>,
+    wake: Condvar,
+    /// One checkpoint at a time.
+    checkpointing: Mutex<()>,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Writer {
+    /// `None` once closed.
+    log: Option<Log>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    stop: bool,
+    checkpoint_wanted: bool,
+}
+
+/// Now, in microseconds since 1970: the one place of the store that reads the clock.
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn unavailable(operation: &'static str, detail: impl std::fmt::Display) -> StoreError {
+    StoreError { operation, kind: ErrorKind::Unavailable, detail: detail.to_string(), source: None }
+}
+
+fn out_of_order(detail: impl std::fmt::Display) -> StoreError {
+    StoreError { operation: "commit", kind: ErrorKind::Internal, detail: detail.to_string(), source: None }
+}
+
+/// Locks the data directory for this process.
+fn lock(data_dir: &Path) -> Result<File> {
+    std::fs::create_dir_all(data_dir).map_err(|e| StoreError::io("create data directory", data_dir.display(), e))?;
+    let path = data_dir.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| StoreError::io("open lock", path.display(), e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError {
+            operation: "open data directory",
+            kind: ErrorKind::Conflict,
+            detail: format!("{} is in use by another chinwag process", data_dir.display()),
+            source: None,
+        }),
+        Err(TryLockError::Error(e)) => Err(StoreError::io("lock data directory", path.display(), e)),
+    }
+}
+
+/// Reads or writes the format number.
+fn check_format(data_dir: &Path) -> Result<()> {
+    let path = data_dir.join("format");
+    let mut text = String::new();
+    match File::open(&path) {
+        Ok(mut file) => {
+            file.read_to_string(&mut text).map_err(|e| StoreError::io("read format", path.display(), e))?;
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let written = File::create(&path)
+                .and_then(|mut file| file.write_all(format!("{FORMAT}\n").as_bytes()).and_then(|()| file.sync_all()))
+                .and_then(|()| File::open(data_dir)?.sync_all());
+            return written.map_err(|e| StoreError::io("write format", path.display(), e));
+        }
+        Err(e) => return Err(StoreError::io("read format", path.display(), e)),
+    }
+    match text.trim().parse::<u32>() {
+        Ok(number) if number <= FORMAT => Ok(()),
+        Ok(number) => Err(StoreError {
+            operation: "open data directory",
+            kind: ErrorKind::Conflict,
+            detail: format!(
+                "{} has format {number}, this build knows up to {FORMAT}: use a newer build",
+                data_dir.display()
+            ),
+            source: None,
+        }),
+        Err(_) => Err(StoreError::damaged("read format", format_args!("{} is not a number", path.display()))),
+    }
+}
+
+fn ms_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Says why a view cannot be used and moves it out of the way.
+fn give_up_view(path: &Path, why: &str, report: &mut OpenReport) -> Result<()> {
+    let aside = view::set_aside(path)?;
+    tracing::warn!(why, set_aside = %aside.display(), "the view is made anew from the log");
+    report.view_rebuilt = Some(why.to_owned());
+    report.view_set_aside = Some(aside);
+    Ok(())
+}
+
+fn chain_of(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl DurableStore {
+    /// Opens or creates the store in a data directory: locks it, verifies the view, opens the log, replays what the view
+    /// lacks. A view that cannot be used is set aside and made anew.
+    ///
+    /// # Errors
+    /// `Conflict`: in use, or written by a newer build. `Internal`: the log is damaged; the text names the finding.
+    /// `Unavailable`: I/O.
+    pub fn open(options: StoreOptions) -> Result<(Self, OpenReport)> {
+        let lock = lock(&options.data_dir)?;
+        check_format(&options.data_dir)?;
+        let mut report = OpenReport::default();
+
+        let start = Instant::now();
+        let view_dir = view::directory(&options.data_dir);
+        let mut verified = match view::open_verified(&view_dir, options.view_cache_bytes) {
+            Ok(verified) => verified,
+            Err(error) => {
+                give_up_view(&view_dir, &chain_of(&error), &mut report)?;
+                None
+            }
+        };
+        report.view_ms = ms_since(start);
+
+        let start = Instant::now();
+        let known = verified.as_ref().map(Verified::mark);
+        let log_options = LogOptions { segment_bytes_max: options.segment_bytes_max, ..LogOptions::default() };
+        let log_dir = options.data_dir.join("log");
+        let (log, log_report) = Log::open(&log_dir, log_options, known.as_ref())?;
+        report.log = log_report;
+        report.log_ms = ms_since(start);
+        let end = log.end();
+        if verified.as_ref().is_some_and(|verified| verified.mark().log_id != end.log_id) {
+            drop(verified.take());
+            give_up_view(&view_dir, "it belongs to another log", &mut report)?;
+        }
+
+        let start = Instant::now();
+        let reader = log.reader();
+        let verified = match verified {
+            Some(verified) => verified,
+            None => Verified::create(&view_dir, end, options.view_cache_bytes)?,
+        };
+        let from = verified.mark();
+        let view = View::new(verified, reader.clone(), options.cache_bytes_max);
+        replay(&view, &reader, from, &options, &mut report)?;
+        if from.position != end.position || known.is_none() {
+            // A view that was just built, or a long replay, need not be done again.
+            let long = report.records_replayed > 100_000;
+            if known.is_none() || long {
+                view.checkpoint(Some(end))?;
+            }
+        }
+        report.replay_ms = ms_since(start);
+
+        let covered = if view.dirty_count() == 0 { reader.bytes() } else { reader.bytes().saturating_sub(1) };
+        let inner = Arc::new(Inner {
+            options,
+            view,
+            reader,
+            writer: Mutex::new(Writer { log: Some(log) }),
+            version: AtomicU64::new(end.version.get()),
+            applied: Mutex::new(end),
+            covered_bytes: AtomicU64::new(covered),
+            broken: AtomicBool::new(false),
+            lots: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            signal: Mutex::default(),
+            wake: Condvar::new(),
+            checkpointing: Mutex::new(()),
+            _lock: lock,
+        });
+        let keeper = {
+            let inner = Arc::clone(&inner);
+            std::thread::Builder::new()
+                .name("store-keeper".to_owned())
+                .spawn(move || inner.keep())
+                .map_err(|e| StoreError::io("start thread", "store-keeper", e))?
+        };
+        Ok((Self { inner, keeper: Some(keeper) }, report))
+    }
+
+    fn stop(&mut self) {
+        self.inner.signal.lock().stop = true;
+        self.inner.wake.notify_all();
+        if let Some(keeper) = self.keeper.take()
+            && keeper.join().is_err()
+        {
+            tracing::error!("the checkpoint thread has panicked");
+        }
+    }
+
+    /// Closes the store as a crash would: no checkpoint, no clean end. For tests.
+    #[doc(hidden)]
+    pub fn abandon(mut self) {
+        self.stop();
+        self.inner.broken.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for DurableStore {
+    fn drop(&mut self) {
+        self.stop();
+        if self.inner.broken.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.inner.checkpoint() {
+            tracing::error!(error = chain_of(&error), "the last checkpoint failed, the next start replays the log");
+        }
+        if let Some(log) = self.inner.writer.lock().log.take()
+            && let Err(error) = log.close()
+        {
+            tracing::error!(error = chain_of(&error), "the log did not close cleanly, the next start checks it");
+        }
+    }
+}
+
+/// Applies everything behind `from` to the view.
+fn replay(
+    view: &View,
+    reader: &LogReader,
+    from: LogMark,
+    options: &StoreOptions,
+    report: &mut OpenReport,
+) -> Result<()> {
+    view.set_replaying(true);
+    let mut bytes_at_checkpoint = 0u64;
+    let mut bytes = 0u64;
+    for lot in reader.scan(from.position) {
+        let lot = lot?;
+        for entry in &lot.records {
+            match entry {
+                LotEntry::Record { version, place, record } => view.apply(*version, *place, record)?,
+                LotEntry::DamagedMessage { version, place, channel, seq } => {
+                    tracing::error!(
+                        channel.number = channel.0,
+                        message_seq = seq,
+                        "message is damaged, it is a hole now"
+                    );
+                    report.holes += 1;
+                    view.apply_hole(*version, *place, *channel, *seq)?;
+                }
+            }
+        }
+        report.records_replayed += lot.records.len() as u64;
+        bytes += u64::from(lot.end.offset.saturating_sub(lot.position.offset));
+        // A rebuild of a large log must not gather all of it in memory. The mark stays: a crash begins again.
+        if bytes - bytes_at_checkpoint > options.checkpoint_log_bytes_max.max(1 << 20) * 2 {
+            view.checkpoint(None)?;
+            bytes_at_checkpoint = bytes;
+        }
+    }
+    view.set_replaying(false);
+    Ok(())
+}
+
+impl Inner {
+    fn check_usable(&self) -> Result<()> {
+        if self.broken.load(Ordering::Acquire) {
+            return Err(unavailable("use store", "a stored lot could not be applied; start again to replay it"));
+        }
+        Ok(())
+    }
+
+    /// Refuses what no correct caller commits, before anything is written. Loads the channels it changes, too, so that
+    /// most of what applying could fail at has failed before.
+    fn check_lot(&self, lot: &[Commit]) -> Result<()> {
+        let mut heads: foldhash::HashMap<ChannelNo, u64> = foldhash::HashMap::default();
+        let mut names: Vec<&ChannelKey> = Vec::new();
+        if lot.is_empty() || lot.iter().any(|commit| commit.records.is_empty()) {
+            return Err(out_of_order("a lot or a commit without records"));
+        }
+        for record in lot.iter().flat_map(|commit| &commit.records) {
+            let channel = match record {
+                Record::ChannelCreated { channel, key } => {
+                    let taken = heads.contains_key(channel) || self.view.head_seq(*channel)?.is_some();
+                    if taken || names.contains(&key) || self.view.channel_no(key)?.is_some() {
+                        return Err(out_of_order(format_args!("channel {key:?} or its number {} exists", channel.0)));
+                    }
+                    names.push(key);
+                    heads.insert(*channel, 0);
+                    continue;
+                }
+                Record::Message(message) => message.channel,
+                Record::ChannelSettings { channel, .. }
+                | Record::MembersAdded { channel, .. }
+                | Record::MembersRemoved { channel, .. }
+                | Record::ReadPosition { channel, .. }
+                | Record::ConversationDeleted { channel, .. }
+                | Record::MessagesExpired { channel, .. }
+                | Record::Alias { channel, .. } => *channel,
+                Record::UserCreated { .. } | Record::UserToken { .. } | Record::ApiKey(_) | Record::Break { .. } => {
+                    continue;
+                }
+            };
+            let head = match heads.entry(channel) {
+                std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                std::collections::hash_map::Entry::Vacant(free) => match self.view.head_seq(channel)? {
+                    Some(head) => free.insert(head),
+                    None => return Err(out_of_order(format_args!("channel number {} does not exist", channel.0))),
+                },
+            };
+            if let Record::Message(message) = record {
+                if message.message_seq.get() != *head + 1 {
+                    let seq = message.message_seq;
+                    let detail = format_args!("message_seq {seq} after head {head} of channel number {}", channel.0);
+                    return Err(out_of_order(detail));
+                }
+                *head += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, lot: &[Commit], sealed: &mut dyn FnMut(&[Version])) -> Result<Vec<Version>> {
+        self.check_usable()?;
+        self.make_room()?;
+        let mut writer = self.writer.lock();
+        let Some(log) = writer.log.as_mut() else { return Err(unavailable("commit", "the store is closed")) };
+        self.check_lot(lot)?;
+        // The version after a break lies above it.
+        let written = log.seal(lot, now_us().max(self.view.break_end().saturating_add(1)));
+        sealed(&written.versions);
+        let mark = log.write(&written)?;
+        let mut places = written.places.iter();
+        for (commit, first) in lot.iter().zip(&written.versions) {
+            for (step, record) in (0..).zip(&commit.records) {
+                let Some(place) = places.next() else { continue };
+                if let Err(error) = self.view.apply(first.plus(step), *place, record) {
+                    self.broken.store(true, Ordering::Release);
+                    tracing::error!(
+                        error = chain_of(&error),
+                        "a stored lot could not be applied, the store refuses everything"
+                    );
+                    return Ok(written.versions);
+                }
+            }
+        }
+        *self.applied.lock() = mark;
+        self.version.store(mark.version.get(), Ordering::Release);
+        self.lots.fetch_add(1, Ordering::Relaxed);
+        drop(writer);
+        if self.uncovered() >= self.options.checkpoint_log_bytes_max {
+            let mut signal = self.signal.lock();
+            if !signal.checkpoint_wanted {
+                signal.checkpoint_wanted = true;
+                self.wake.notify_all();
+            }
+        }
+        Ok(written.versions)
+    }
+
+    fn uncovered(&self) -> u64 {
+        self.reader.bytes().saturating_sub(self.covered_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Memory holds what no checkpoint has taken, so a log far ahead waits for one; after a failed one it is refused.
+    fn make_room(&self) -> Result<()> {
+        if self.view.has_failed() {
+            return Err(unavailable("commit", "the view's disk failed; start again to replay the log"));
+        }
+        if self.uncovered() > BACKLOG_TIMES * self.options.checkpoint_log_bytes_max {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        let _one = self.checkpointing.lock();
+        if self.view.has_failed() {
+            return Err(unavailable("checkpoint", "an earlier one failed"));
+        }
+        let bytes = self.reader.bytes();
+        let mark = *self.applied.lock();
+        if self.view.dirty_count() > 0 || bytes > self.covered_bytes.load(Ordering::Relaxed) {
+            self.view.checkpoint(Some(mark))?;
+            self.covered_bytes.store(bytes, Ordering::Relaxed);
+            self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(log) = self.writer.lock().log.as_mut() {
+            log.sync_watermark()?;
+        }
+        Ok(())
+    }
+
+    /// The keeper's thread: checkpoints when they are due, and the watermark when nothing happens.
+    fn keep(&self) {
+        let mut last_checkpoint = Instant::now();
+        let mut seen = (self.version.load(Ordering::Acquire), Instant::now());
+        let mut watermark = seen.0;
+        loop {
+            let wanted = {
+                let mut signal = self.signal.lock();
+                if !signal.stop && !signal.checkpoint_wanted {
+                    self.wake.wait_for(&mut signal, TICK);
+                }
+                if signal.stop {
+                    return;
+                }
+                std::mem::take(&mut signal.checkpoint_wanted)
+            };
+            let due = last_checkpoint.elapsed() >= self.options.checkpoint_interval && self.view.dirty_count() > 0;
+            if (wanted || due) && !self.view.has_failed() && !self.broken.load(Ordering::Acquire) {
+                if let Err(error) = self.checkpoint() {
+                    tracing::error!(error = chain_of(&error), "checkpoint failed, commits are refused from now on");
+                }
+                last_checkpoint = Instant::now();
+            }
+            let version = self.version.load(Ordering::Acquire);
+            if version != seen.0 {
+                seen = (version, Instant::now());
+            } else if version != watermark && seen.1.elapsed() >= WATERMARK_IDLE {
+                watermark = version;
+                if let Some(log) = self.writer.lock().log.as_mut()
+                    && let Err(error) = log.sync_watermark()
+                {
+                    tracing::error!(error = chain_of(&error), "the log's watermark was not synced");
+                }
+            }
+        }
+    }
+}
+
+impl Store for DurableStore {
+    fn commit(&self, lot: &[Commit], sealed: &mut dyn FnMut(&[Version])) -> Result<Vec<Version>> {
+        self.inner.commit(lot, sealed)
+    }
+
+    fn version(&self) -> Version {
+        Version::new(self.inner.version.load(Ordering::Acquire))
+    }
+
+    fn version_standing(&self, version: Version) -> VersionStanding {
+        self.inner.view.version_standing(version, self.version())
+    }
+
+    fn reserve_channel_no(&self) -> ChannelNo {
+        self.inner.view.reserve_channel_no()
+    }
+
+    fn channel_no(&self, key: &ChannelKey) -> Result<Option<ChannelNo>> {
+        self.inner.check_usable()?;
+        self.inner.view.channel_no(key)
+    }
+
+    fn channel(&self, channel: ChannelNo) -> Result<Option<ChannelInfo>> {
+        self.inner.check_usable()?;
+        self.inner.view.channel(channel)
+    }
+
+    fn alias(&self, alias: &str) -> Result<Option<ChannelNo>> {
+        self.inner.check_usable()?;
+        self.inner.view.alias(alias)
+    }
+
+    fn membership(&self, channel: ChannelNo, uid: &Uid) -> Result<Option<Membership>> {
+        self.inner.check_usable()?;
+        self.inner.view.membership(channel, uid)
+    }
+
+    fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>> {
+        self.inner.check_usable()?;
+        self.inner.view.members(channel)
+    }
+
+    fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>> {
+        self.inner.check_usable()?;
+        self.inner.view.digest(channel, seq)
+    }
+
+    fn probe(&self, channel: ChannelNo, fingerprint: u64) -> Probe {
+        self.inner.view.probe(channel, fingerprint)
+    }
+
+    fn warm(&self, channel: ChannelNo) -> Result<()> {
+        self.inner.check_usable()?;
+        self.inner.view.warm(channel)
+    }
+
+    fn message_by_client_msg_no(
+        &self,
+        channel: ChannelNo,
+        from_uid: &Uid,
+        client_msg_no: &ClientMsgNo,
+    ) -> Result<Option<Message>> {
+        self.inner.check_usable()?;
+        self.inner.view.message_by_client_msg_no(channel, from_uid, client_msg_no)
+    }
+
+    fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>> {
+        self.inner.check_usable()?;
+        self.inner.view.messages(channel, range)
+    }
+
+    fn message_by_id(&self, message_id: Version) -> Result<Option<Message>> {
+        self.inner.check_usable()?;
+        self.inner.view.message_by_id(message_id)
+    }
+
+    fn countable_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<(u64, u64)> {
+        self.inner.check_usable()?;
+        self.inner.view.countable_after(channel, uid, floor)
+    }
+
+    fn position_for_unread(&self, channel: ChannelNo, uid: &Uid, unread: u64, floor_min: u64) -> Result<(u64, u64)> {
+        self.inner.check_usable()?;
+        self.inner.view.position_for_unread(channel, uid, unread, floor_min)
+    }
+
+    fn last_own(&self, channel: ChannelNo, uid: &Uid) -> Result<LastOwn> {
+        self.inner.check_usable()?;
+        self.inner.view.last_own(channel, uid)
+    }
+
+    fn conversation_state(&self, channel: ChannelNo, uid: &Uid) -> Result<Option<ConversationState>> {
+        self.inner.check_usable()?;
+        self.inner.view.conversation_state(channel, uid)
+    }
+
+    fn channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>> {
+        self.inner.check_usable()?;
+        self.inner.view.channels_of(uid)
+    }
+
+    fn channel_count_of(&self, uid: &Uid) -> Result<u64> {
+        self.inner.check_usable()?;
+        self.inner.view.channel_count_of(uid)
+    }
+
+    fn own_changes(&self, uid: &Uid, since: Version) -> Result<Vec<ChannelNo>> {
+        self.inner.check_usable()?;
+        self.inner.view.own_changes(uid, since)
+    }
+
+    fn changed_among(&self, of: &[ChannelNo], since: Version) -> Vec<ChannelNo> {
+        self.inner.view.changed_among(of, since)
+    }
+
+    fn recently_changed(&self, since: Version, max: usize) -> Option<Vec<ChannelNo>> {
+        self.inner.view.recently_changed(since, max)
+    }
+
+    fn user_known(&self, uid: &Uid) -> Result<bool> {
+        self.inner.check_usable()?;
+        self.inner.view.user_known(uid)
+    }
+
+    fn token_owners(&self, token: &CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>> {
+        self.inner.check_usable()?;
+        self.inner.view.token_owners(token)
+    }
+
+    fn api_keys(&self) -> Vec<ApiKey> {
+        self.inner.view.api_keys()
+    }
+
+    fn expiry_due(&self, now_ms: u64, max: usize) -> Result<Vec<(ChannelNo, Vec<u64>)>> {
+        self.inner.check_usable()?;
+        self.inner.view.expiry_due(now_ms, max)
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        self.inner.check_usable()?;
+        self.inner.checkpoint()
+    }
+
+    fn read_counts(&self) -> ReadCounts {
+        ReadCounts { view: self.inner.view.reads(), log: self.inner.reader.reads() }
+    }
+
+    fn stats(&self) -> StoreStats {
+        StoreStats {
+            channels: self.inner.view.channel_count(),
+            log_bytes: self.inner.reader.bytes(),
+            log_bytes_since_checkpoint: self.inner.uncovered(),
+            dirty_rows: self.inner.view.dirty_count(),
+            checkpoints: self.inner.checkpoints.load(Ordering::Relaxed),
+            lots: self.inner.lots.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

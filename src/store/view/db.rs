@@ -1,0 +1,210 @@
+//! The one tree in sled. Owns opening, reading, batches, the sum over all rows, and what "durable" means for sled.
+//!
+//! Knows no layout beyond the sum's own row. sled may panic on a damaged file; here that is an error like any other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+
+use super::keys;
+use crate::domain::refusal::ErrorKind;
+use crate::store::{Result, StoreError};
+
+/// A row to write; `None` takes it away.
+pub type Row = (Vec<u8>, Option<Vec<u8>>);
+/// A value as read.
+pub type Value = sled::IVec;
+
+/// sled holds a process-wide lock while a batch applies, so batches are capped (an owner's rows that change in place go
+/// together whatever their number).
+pub const BATCH_ROWS_MAX: usize = 256;
+
+/// The tree.
+#[derive(Debug)]
+pub struct Db {
+    tree: sled::Db,
+    /// sled's data file through a handle of our own: its `flush` ends in sync_file_range, which is no barrier
+    /// (evidence/storage.md section 2).
+    file: File,
+    path: PathBuf,
+    reads: AtomicU64,
+}
+
+fn failed(operation: &'static str, path: &Path, source: sled::Error) -> StoreError {
+    let kind = match source {
+        sled::Error::Io(_) => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    };
+    StoreError { operation, kind, detail: path.display().to_string(), source: Some(Box::new(source)) }
+}
+
+/// Runs a call of sled; a panic in it is damage.
+fn guarded<T>(
+    operation: &'static str,
+    path: &Path,
+    call: impl FnOnce() -> std::result::Result<T, sled::Error>,
+) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failed(operation, path, error)),
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Err(StoreError::damaged(operation, format_args!("{}: sled panicked: {what}", path.display())))
+        }
+    }
+}
+
+impl Db {
+    /// Opens or creates the tree in `path`.
+    ///
+    /// # Errors
+    /// I/O, or anything sled finds wrong, a panic included.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            // Nothing is durable before our own fdatasync, so a background flush would be work without a promise.
+            .flush_every_ms(None);
+        let tree = guarded("open view", path, || config.open())?;
+        let data = path.join("db");
+        let file = File::open(&data).map_err(|e| StoreError::io("open view", data.display(), e))?;
+        Ok(Self { tree, file, path: path.to_owned(), reads: AtomicU64::new(0) })
+    }
+
+    /// One row.
+    ///
+    /// # Errors
+    /// I/O or damage.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        guarded("read view", &self.path, || self.tree.get(key))
+    }
+
+    /// One row, not counted: for care, not for a question.
+    ///
+    /// # Errors
+    /// I/O or damage.
+    pub fn get_uncounted(&self, key: &[u8]) -> Result<Option<Value>> {
+        guarded("read view", &self.path, || self.tree.get(key))
+    }
+
+    /// All rows of a prefix, in key order, as one range scan.
+    ///
+    /// # Errors
+    /// I/O, damage, or what `each` says.
+    pub fn scan_prefix(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let mut rows = self.tree.scan_prefix(prefix);
+        while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
+            each(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Every row.
+    ///
+    /// # Errors
+    /// As [`Db::scan_prefix`].
+    pub fn scan_all(&self, each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        let mut rows = self.tree.iter();
+        while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
+            each(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything applied so far durable.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn sync(&self) -> Result<()> {
+        guarded("flush view", &self.path, || self.tree.flush())?;
+        self.file.sync_data().map_err(|e| StoreError::io("sync view", self.path.display(), e))
+    }
+
+    /// Row look-ups and range scans so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+}
+
+/// One row's share of the sum.
+pub fn row_hash(seed: u64, key: &[u8], value: &[u8]) -> u128 {
+    xxh3_128_with_seed(value, xxh3_64_with_seed(key, seed))
+}
+
+/// The writing side: keeps the order-independent sum over all rows and writes it in every batch. sled has opened cleanly
+/// with rows missing or rolled back after one flipped bit; the sum is what notices.
+#[derive(Debug)]
+pub struct Ledger {
+    seed: u64,
+    sum: u128,
+}
+
+impl Ledger {
+    /// `sum` over all rows but its own.
+    pub fn new(seed: u64, sum: u128) -> Self {
+        Self { seed, sum }
+    }
+
+    /// The sum over all rows but its own.
+    pub fn sum(&self) -> u128 {
+        self.sum
+    }
+
+    /// Applies rows as one atomic batch. When a key stands in it twice, the later one holds.
+    ///
+    /// # Errors
+    /// I/O or damage; the sum in memory is then as before.
+    pub fn apply(&mut self, db: &Db, rows: Vec<Row>) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut sum = self.sum;
+        let mut batch = sled::Batch::default();
+        // In key order sled touches each of its nodes once.
+        for (key, value) in rows.into_iter().collect::<BTreeMap<_, _>>() {
+            if let Some(old) = db.get_uncounted(&key)? {
+                sum = sum.wrapping_sub(row_hash(self.seed, &key, &old));
+            }
+            match value {
+                Some(value) => {
+                    sum = sum.wrapping_add(row_hash(self.seed, &key, &value));
+                    batch.insert(key, value);
+                }
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(keys::SUM, sum_row(sum));
+        guarded("write view", &db.path, || db.tree.apply_batch(batch))?;
+        self.sum = sum;
+        Ok(())
+    }
+
+    /// Applies rows that may become durable apart, in batches of at most [`BATCH_ROWS_MAX`].
+    ///
+    /// # Errors
+    /// As [`Ledger::apply`].
+    pub fn apply_in_batches(&mut self, db: &Db, rows: Vec<Row>) -> Result<()> {
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            self.apply(db, rows.by_ref().take(BATCH_ROWS_MAX).collect())?;
+        }
+        Ok(())
+    }
+}
+
+/// Value of the sum's row.
+pub fn sum_row(sum: u128) -> Vec<u8> {
+    let mut value = vec![super::codec::ROW_VERSION];
+    value.extend_from_slice(&sum.to_be_bytes());
+    value
+}

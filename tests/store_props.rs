@@ -1,0 +1,382 @@
+//! The durable store against the model: random histories with checkpoints, restarts, kills and lost views in between, after
+//! which every read verb answers the same.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chinwag::domain::channel::ChannelSettings;
+use chinwag::domain::identity::Scopes;
+use chinwag::domain::message::{MessageFlags, fingerprint};
+use chinwag::store::durable::{DurableStore, StoreOptions};
+use chinwag::store::memory::MemoryStore;
+use chinwag::store::{ApiKey, ChannelNo, Commit, MessageRecord, Probe, Record, SeqRange, Store};
+use proptest::prelude::*;
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, MessageSeq, Uid, Version};
+
+const USERS: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "visitor"];
+/// Two pairs, a note to self, two groups, a customer service channel.
+const CHANNELS: u32 = 6;
+
+fn uid(n: u8) -> Uid {
+    Uid::from_stored(USERS[usize::from(n) % USERS.len()])
+}
+
+fn key(n: u32) -> ChannelKey {
+    let named = |id, channel_type| ChannelKey::named(id, channel_type).expect("id");
+    match n {
+        0 => ChannelKey::person(&uid(0), &uid(1)),
+        1 => ChannelKey::person(&uid(1), &uid(2)),
+        2 => ChannelKey::person(&uid(3), &uid(3)),
+        3 => named("team", ChannelType::Group),
+        4 => named("all", ChannelType::Group),
+        _ => named("visitor|shop", ChannelType::CustomerService),
+    }
+}
+
+/// One step of a history. Numbers are reduced to what exists.
+#[derive(Debug, Clone)]
+enum Step {
+    Send { channel: u32, from: u8, count: u8, flags: u8, expire_s: u32 },
+    Join { channel: u32, users: Vec<u8>, floor: u8 },
+    Leave { channel: u32, users: Vec<u8> },
+    Read { channel: u32, user: u8, back: u8 },
+    Delete { channel: u32, user: u8, back: u8 },
+    Expire { channel: u32, seqs: Vec<u8> },
+    ExpireDue { ahead_s: u32 },
+    Settings { channel: u32, ban: bool },
+    User { user: u8 },
+    Token { user: u8, flag: u8, token: Option<u8> },
+    Key { key: u8, revoked: bool },
+    Alias { alias: u8, channel: u32 },
+    Checkpoint,
+    Restart,
+    Kill,
+    LoseView,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (channel, user) = (0..CHANNELS, 0..6u8);
+    let users = prop::collection::vec(0..6u8, 1..4);
+    prop_oneof![
+        12 => (channel.clone(), user.clone(), 1..40u8, any::<u8>(), prop_oneof![4 => Just(0u32), 1 => 1..200u32])
+            .prop_map(|(channel, from, count, flags, expire_s)| Step::Send { channel, from, count, flags, expire_s }),
+        3 => (channel.clone(), users.clone(), any::<u8>())
+            .prop_map(|(channel, users, floor)| Step::Join { channel, users, floor }),
+        2 => (channel.clone(), users).prop_map(|(channel, users)| Step::Leave { channel, users }),
+        3 => (channel.clone(), user.clone(), any::<u8>())
+            .prop_map(|(channel, user, back)| Step::Read { channel, user, back }),
+        2 => (channel.clone(), user.clone(), any::<u8>())
+            .prop_map(|(channel, user, back)| Step::Delete { channel, user, back }),
+        2 => (channel.clone(), prop::collection::vec(any::<u8>(), 1..12))
+            .prop_map(|(channel, seqs)| Step::Expire { channel, seqs }),
+        1 => (0..300u32).prop_map(|ahead_s| Step::ExpireDue { ahead_s }),
+        1 => (channel.clone(), any::<bool>()).prop_map(|(channel, ban)| Step::Settings { channel, ban }),
+        1 => user.clone().prop_map(|user| Step::User { user }),
+        2 => (user, 0..2u8, prop::option::of(0..3u8)).prop_map(|(user, flag, token)| Step::Token { user, flag, token }),
+        1 => (0..3u8, any::<bool>()).prop_map(|(key, revoked)| Step::Key { key, revoked }),
+        1 => (0..3u8, channel).prop_map(|(alias, channel)| Step::Alias { alias, channel }),
+        2 => Just(Step::Checkpoint),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Kill),
+        1 => Just(Step::LoseView),
+    ]
+}
+
+struct Pair {
+    dir: tempfile::TempDir,
+    store: Option<DurableStore>,
+    model: MemoryStore,
+    /// Number of each channel once it exists.
+    numbers: [Option<ChannelNo>; CHANNELS as usize],
+    sent: u64,
+}
+
+fn open(dir: &std::path::Path) -> DurableStore {
+    let options = StoreOptions {
+        checkpoint_interval: Duration::from_secs(3_600),
+        // A cache that holds next to nothing, so that rows come from the view.
+        cache_bytes_max: 4_000,
+        ..StoreOptions::new(dir)
+    };
+    DurableStore::open(options).expect("store opens").0
+}
+
+impl Pair {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        let store = Some(open(dir.path()));
+        Self { dir, store, model: MemoryStore::new(), numbers: [None; CHANNELS as usize], sent: 0 }
+    }
+
+    fn store(&self) -> &DurableStore {
+        self.store.as_ref().expect("open")
+    }
+
+    fn commit(&self, records: Vec<Record>) {
+        let lot: Vec<Commit> = records.into_iter().map(Commit::from).collect();
+        let versions = self.store().commit(&lot, &mut |_| {}).expect("commit");
+        // The model gets the versions the store gave.
+        self.model.set_clock_us(Some(versions[0].get()));
+        assert_eq!(self.model.commit(&lot, &mut |_| {}).expect("commit"), versions);
+    }
+
+    fn channel(&mut self, n: u32) -> ChannelNo {
+        if let Some(no) = self.numbers[n as usize] {
+            return no;
+        }
+        let channel = self.store().reserve_channel_no();
+        self.commit(vec![Record::ChannelCreated { channel, key: key(n) }]);
+        self.numbers[n as usize] = Some(channel);
+        channel
+    }
+
+    fn head(&self, channel: ChannelNo) -> u64 {
+        self.model.channel(channel).expect("read").map_or(0, |info| info.head_seq)
+    }
+
+    fn run(&mut self, step: &Step) {
+        match step.clone() {
+            Step::Send { channel, from, count, flags, expire_s } => {
+                let channel = self.channel(channel);
+                let head = self.head(channel);
+                let records = (1..=u64::from(count))
+                    .map(|n| {
+                        self.sent += 1;
+                        // Not all of a burst are by one sender.
+                        let from_uid = if n % 3 == 0 { uid(from + 1) } else { uid(from) };
+                        Record::Message(MessageRecord {
+                            channel,
+                            message_seq: MessageSeq::new(head + n).expect("seq"),
+                            from_uid,
+                            client_msg_no: ClientMsgNo::from_stored(&format!("c{}", self.sent)),
+                            flags: MessageFlags {
+                                no_persist: false,
+                                red_dot: flags & 1 == 0,
+                                sync_once: flags & 6 == 6,
+                            },
+                            setting: flags,
+                            topic: String::new(),
+                            expire_s,
+                            payload: Bytes::from(vec![flags; usize::from(count)]),
+                        })
+                    })
+                    .collect();
+                self.commit(records);
+            }
+            Step::Join { channel, users, floor } => {
+                let channel = self.channel(channel);
+                let join_floor = u64::from(floor).min(self.head(channel));
+                let uids = users.into_iter().map(uid).collect();
+                self.commit(vec![Record::MembersAdded { channel, join_floor, uids }]);
+            }
+            Step::Leave { channel, users } => {
+                let channel = self.channel(channel);
+                let delete_floor = self.head(channel);
+                let uids = users.into_iter().map(uid).collect();
+                self.commit(vec![Record::MembersRemoved { channel, delete_floor, uids }]);
+            }
+            Step::Read { channel, user, back } => {
+                let channel = self.channel(channel);
+                let seq = self.head(channel).saturating_sub(u64::from(back));
+                self.commit(vec![Record::ReadPosition { channel, uid: uid(user), seq }]);
+            }
+            Step::Delete { channel, user, back } => {
+                let channel = self.channel(channel);
+                let delete_floor = self.head(channel).saturating_sub(u64::from(back));
+                self.commit(vec![Record::ConversationDeleted { channel, uid: uid(user), delete_floor }]);
+            }
+            Step::Expire { channel, seqs } => {
+                let channel = self.channel(channel);
+                let mut seqs: Vec<u64> = seqs.into_iter().map(u64::from).collect();
+                seqs.sort_unstable();
+                self.commit(vec![Record::MessagesExpired { channel, seqs }]);
+            }
+            Step::ExpireDue { ahead_s } => {
+                let now_ms = self.model.version().unix_ms() + u64::from(ahead_s) * 1_000;
+                let due = self.store().expiry_due(now_ms, 100).expect("read");
+                assert_eq!(due, self.model.expiry_due(now_ms, 100).expect("read"));
+                let records: Vec<Record> =
+                    due.into_iter().map(|(channel, seqs)| Record::MessagesExpired { channel, seqs }).collect();
+                if !records.is_empty() {
+                    self.commit(records);
+                    assert_eq!(self.store().expiry_due(now_ms, 100).expect("read"), vec![]);
+                }
+            }
+            Step::Settings { channel, ban } => {
+                let channel = self.channel(channel);
+                let settings = ChannelSettings { ban, large: !ban, ..ChannelSettings::default() };
+                self.commit(vec![Record::ChannelSettings { channel, settings }]);
+            }
+            Step::User { user } => self.commit(vec![Record::UserCreated { uid: uid(user) }]),
+            Step::Token { user, flag, token } => self.commit(vec![Record::UserToken {
+                uid: uid(user),
+                device_flag: DeviceFlag(flag),
+                device_level: flag,
+                token: token.map(|token| [token; 32]),
+            }]),
+            Step::Key { key, revoked } => self.commit(vec![Record::ApiKey(ApiKey {
+                key_id: format!("key-{key}"),
+                name: "a key".into(),
+                secret: [key; 32],
+                scopes: Scopes { read: true, ..Scopes::default() },
+                namespace: None,
+                revoked,
+            })]),
+            Step::Alias { alias, channel } => {
+                let channel = self.channel(channel);
+                self.commit(vec![Record::Alias { alias: format!("alias-{alias}"), channel }]);
+            }
+            Step::Checkpoint => self.store().checkpoint().expect("checkpoint"),
+            Step::Restart => {
+                self.store = None;
+                self.store = Some(open(self.dir.path()));
+            }
+            Step::Kill => {
+                self.store.take().expect("open").abandon();
+                self.store = Some(open(self.dir.path()));
+            }
+            Step::LoseView => {
+                self.store = None;
+                std::fs::remove_dir_all(self.dir.path().join("view")).expect("remove");
+                self.store = Some(open(self.dir.path()));
+            }
+        }
+    }
+
+    fn compare(&self, since: Version) {
+        let (store, model) = (self.store(), &self.model);
+        let sorted = |mut list: Vec<ChannelNo>| {
+            list.sort_unstable();
+            list
+        };
+        assert_eq!(store.version(), model.version());
+        let channels: Vec<ChannelNo> = self.numbers.iter().flatten().copied().collect();
+        for n in 0..CHANNELS {
+            assert_eq!(store.channel_no(&key(n)).expect("read"), self.numbers[n as usize]);
+        }
+        for &no in &channels {
+            self.compare_channel(no);
+        }
+        for user in (0..6).map(uid) {
+            assert_eq!(
+                sorted(store.channels_of(&user).expect("read")),
+                sorted(model.channels_of(&user).expect("read"))
+            );
+            assert_eq!(store.channel_count_of(&user).expect("read"), model.channel_count_of(&user).expect("read"));
+            assert_eq!(store.user_known(&user).expect("read"), model.user_known(&user).expect("read"), "{user}");
+            for since in [Version::ZERO, since, model.version()] {
+                assert_eq!(
+                    sorted(store.own_changes(&user, since).expect("read")),
+                    sorted(model.own_changes(&user, since).expect("read"))
+                );
+            }
+        }
+        for since in [Version::ZERO, since, model.version()] {
+            assert_eq!(store.changed_among(&channels, since), model.changed_among(&channels, since));
+            let recent = |store: &dyn Store, max| store.recently_changed(since, max).map(sorted);
+            assert_eq!(recent(store, 100), recent(model, 100));
+            assert_eq!(recent(store, 2), recent(model, 2));
+        }
+        for token in 0..3u8 {
+            let owners = |store: &dyn Store| {
+                let mut owners = store.token_owners(&[token; 32]).expect("read");
+                owners.sort();
+                owners
+            };
+            assert_eq!(owners(store), owners(model));
+        }
+        for alias in 0..3 {
+            let alias = format!("alias-{alias}");
+            assert_eq!(store.alias(&alias).expect("read"), model.alias(&alias).expect("read"));
+        }
+        assert_eq!(store.api_keys(), model.api_keys());
+        assert_eq!(store.stats().channels, model.stats().channels);
+    }
+
+    fn compare_channel(&self, no: ChannelNo) {
+        let (store, model) = (self.store(), &self.model);
+        assert_eq!(store.channel(no).expect("read"), model.channel(no).expect("read"));
+        let members = |store: &dyn Store| {
+            let mut members = store.members(no).expect("read");
+            members.sort();
+            members
+        };
+        assert_eq!(members(store), members(model));
+        let head = self.head(no);
+        let seqs: Vec<u64> = (0..=head + 1).step_by(1 + head as usize / 17).chain([head, head + 1]).collect();
+        for &seq in &seqs {
+            assert_eq!(store.digest(no, seq).expect("read"), model.digest(no, seq).expect("read"));
+        }
+        for (first, last, limit, bytes_max) in [
+            (1, u64::MAX, 10_000, usize::MAX),
+            (head / 3, head / 2, 20, usize::MAX),
+            (1, head, 500, 300),
+            (5, 90, 7, 9),
+        ] {
+            for newest_first in [false, true] {
+                let range = SeqRange { first, last, limit, bytes_max, newest_first };
+                assert_eq!(store.messages(no, range).expect("read"), model.messages(no, range).expect("read"));
+            }
+        }
+        for message in model
+            .messages(no, SeqRange { first: 1, last: head, limit: 9_999, bytes_max: usize::MAX, newest_first: true })
+            .expect("read")
+            .iter()
+            .step_by(13)
+        {
+            let (who, name) = (&message.from_uid, &message.client_msg_no);
+            assert_eq!(store.probe(no, fingerprint(who, name)), Probe::Ask);
+            let found = store.message_by_client_msg_no(no, who, name).expect("read");
+            assert_eq!(found, model.message_by_client_msg_no(no, who, name).expect("read"));
+            let found = store.message_by_id(message.message_id).expect("read");
+            assert_eq!(found.as_ref(), Some(message));
+            let other = ClientMsgNo::from_stored("never sent");
+            assert_eq!(store.message_by_client_msg_no(no, who, &other).expect("read"), None);
+        }
+        for user in (0..6).map(uid) {
+            assert_eq!(store.membership(no, &user).expect("read"), model.membership(no, &user).expect("read"));
+            assert_eq!(
+                store.conversation_state(no, &user).expect("read"),
+                model.conversation_state(no, &user).expect("read")
+            );
+            assert_eq!(store.last_own(no, &user).expect("read"), model.last_own(no, &user).expect("read"));
+            for &floor in &seqs {
+                assert_eq!(
+                    store.countable_after(no, &user, floor).expect("read"),
+                    model.countable_after(no, &user, floor).expect("read"),
+                    "floor {floor} of {user}"
+                );
+                for unread in [0, 1, 3, floor, 10_000] {
+                    assert_eq!(
+                        store.position_for_unread(no, &user, unread, floor).expect("read"),
+                        model.position_for_unread(no, &user, unread, floor).expect("read"),
+                        "{unread} unread above {floor} of {user}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_durable_store_answers_as_the_model(steps in prop::collection::vec(step(), 1..80)) {
+        let mut pair = Pair::new();
+        let mut since = Version::ZERO;
+        for (n, step) in steps.iter().enumerate() {
+            pair.run(step);
+            if n == steps.len() / 2 {
+                since = pair.model.version();
+                pair.compare(since);
+            }
+        }
+        pair.compare(since);
+        // And from rows alone.
+        pair.run(&Step::Restart);
+        pair.compare(since);
+        pair.run(&Step::LoseView);
+        pair.compare(since);
+    }
+}
