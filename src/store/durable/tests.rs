@@ -251,6 +251,24 @@ fn half_a_checkpoint_is_replayed_to_the_same_answers() {
 }
 
 #[test]
+fn owners_written_at_different_moments_replay_to_the_same_answers() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path());
+    history(&store);
+    let team = group(&store, "later");
+    send(&store, team, 1, 10, &|_| "newcomer".into());
+    let before = answers(&store);
+    store.inner.view.checkpoint_channels_only().expect("checkpoint");
+    // Users' changes on top of it, in channels that are written already.
+    commit(&store, vec![Record::ReadPosition { channel: team, uid: uid("newcomer"), seq: 3 }]);
+    store.abandon();
+    let store = open(dir.path());
+    assert!(store.user_known(&uid("newcomer")).expect("read"));
+    assert_eq!(answers(&store).lines().take(10).collect::<Vec<_>>(), before.lines().take(10).collect::<Vec<_>>());
+    assert_eq!(store.own_changes(&uid("newcomer"), Version::ZERO).expect("read"), vec![team]);
+}
+
+#[test]
 fn commits_during_checkpoints_are_neither_lost_nor_doubled() {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path());

@@ -490,6 +490,15 @@ impl View {
         Ok(None)
     }
 
+    /// Writes channels, but not the users that are dirty: what a checkpoint leaves when a user changes behind its back.
+    #[cfg(test)]
+    pub fn checkpoint_channels_only(&self) -> Result<()> {
+        let held = self.users.take_dirty();
+        let done = self.checkpoint(None);
+        self.users.put_back(held);
+        done
+    }
+
     /// Lets the checkpoints fail that come after this many batches more.
     #[cfg(test)]
     pub fn fail_after_batches(&self, batches: usize) {
