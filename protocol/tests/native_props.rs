@@ -234,20 +234,17 @@ fn depth_is_bounded_in_both_encodings() {
 
 #[test]
 fn lists_are_bounded() {
-    let presence = |count: usize| {
-        let uids = vec!["u".into(); count];
-        let mut out = Vec::new();
-        encode_client(
-            Encoding::MessagePack,
-            &ClientFrame::Presence(Presence { client_seq: 1, uids, watch: false }),
-            &mut out,
-        )
-        .expect("encodes");
-        decode_client(Encoding::MessagePack, &out).map(|_| ())
-    };
-    assert_eq!(presence(UIDS_MAX), Ok(()));
-    let error = presence(UIDS_MAX + 1).expect_err("too many");
-    assert!(matches!(&error, WireError::Field { field, client_seq: Some(1), .. } if field == "uids"), "{error:?}");
+    for encoding in ENCODINGS {
+        let presence = |count: usize| {
+            let frame = Presence { client_seq: 1, uids: vec!["u".into(); count], watch: false };
+            let mut out = Vec::new();
+            encode_client(encoding, &ClientFrame::Presence(frame), &mut out).expect("encodes");
+            decode_client(encoding, &out).map(|_| ())
+        };
+        assert_eq!(presence(UIDS_MAX), Ok(()));
+        let error = presence(UIDS_MAX + 1).expect_err("too many");
+        assert!(matches!(&error, WireError::Field { field, client_seq: Some(1), .. } if field == "uids"), "{error:?}");
+    }
     // Lengths of four billion, in five bytes.
     for lie in [
         &b"\x81\xa8presence\x81\xa4uids\xdd\xff\xff\xff\xff"[..],

@@ -387,9 +387,10 @@ impl Connection {
                     rows_max: sync.rows_max,
                 };
                 let request = native::sync_of(&uid, &asked, &context.limits).map_err(|r| (client_seq, r))?;
+                let since = request.version;
                 self.answer_with(context, shard, client_seq, async move {
                     let answer = Box::new(hub.sync(request).await?);
-                    Ok(Control::Synced { client_seq, answer })
+                    Ok(Control::Synced { client_seq, since, answer })
                 });
             }
             ClientFrame::History(history) => {

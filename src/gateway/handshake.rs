@@ -249,14 +249,15 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
                 rows_max: resume.rows_max,
             };
             let request = native::sync_of(&uid, &asked, &context.limits).map_err(undo)?;
-            Some(context.hub.sync(request).await.map_err(undo)?)
+            Some((request.version, context.hub.sync(request).await.map_err(undo)?))
         }
         None => None,
     };
     context.hub.metrics().connects.inc();
     let now_ms = clock::now_ms();
+    let resumed = answer.as_ref().map(|(since, answer)| (*since, answer));
     let connected =
-        native::connected(encoding, place.session.0, &uid, version, now_ms, &context.limits, answer.as_ref());
+        native::connected(encoding, place.session.0, &uid, version, now_ms, &context.limits, resumed);
     Ok((place, uid, encoding, connected))
 }
 

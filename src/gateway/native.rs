@@ -133,8 +133,8 @@ pub fn append_control(encoding: Encoding, viewer: &Viewer, control: Control, out
             unread: Some(unread),
             read_to_msg_seq: Some(read_to_msg_seq),
         }),
-        Control::Synced { client_seq, answer } => {
-            let synced = synced(client_seq, asker, &answer);
+        Control::Synced { client_seq, since, answer } => {
+            let synced = synced(client_seq, since, asker, &answer);
             append(opcode(encoding), out, |out| encode_server(encoding, &ServerFrame::Synced(synced), out));
             return;
         }
@@ -305,10 +305,16 @@ fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<ServerFrame<'
     Some(ServerFrame::Event(event))
 }
 
-fn synced<'a>(client_seq: u64, asker: &str, answer: &'a SyncAnswer) -> Synced<'a> {
+fn synced<'a>(client_seq: u64, since: Version, asker: &str, answer: &'a SyncAnswer) -> Synced<'a> {
+    // Until the last page the client keeps the version it came with, so that an interrupted sync loses nothing.
+    let version = match (&answer.more, answer.reset) {
+        (None, _) => answer.version,
+        (Some(_), true) => Version::ZERO,
+        (Some(_), false) => since,
+    };
     Synced {
         client_seq,
-        version: answer.version.get(),
+        version: version.get(),
         reset: answer.reset,
         more: answer.more.is_some(),
         page_after: answer.more.map(|after| page_after_text(&after).into()),
@@ -400,7 +406,7 @@ pub fn draft_of(from_uid: &Uid, send: &native::Send<'_>) -> Result<Draft, Refusa
         native::Durability::Memory => Durability::Memory,
         native::Durability::Disk => Durability::Disk,
         native::Durability::Replicated => Durability::Replicated,
-        native::Durability::Unknown => return Err(Refusal::invalid("durability", "is none of memory, disk, replicated")),
+        native::Durability::Unknown => return Err(Refusal::DurabilityNotOffered),
     };
     let flags = MessageFlags { no_persist: send.no_persist, red_dot: send.red_dot, sync_once: send.sync_once };
     Ok(Draft {
@@ -479,7 +485,7 @@ pub fn connected(
     version: Version,
     now_ms: u64,
     limits: &GatewayLimits,
-    answer: Option<&SyncAnswer>,
+    resumed: Option<(Version, &SyncAnswer)>,
 ) -> Bytes {
     let connected = Connected {
         session_id,
@@ -500,7 +506,7 @@ pub fn connected(
         },
         durability: vec![native::Durability::Memory, native::Durability::Disk],
         server: ServerInfo { name: "chinwag".into(), version: env!("CARGO_PKG_VERSION").into() },
-        synced: answer.map(|answer| synced(0, uid.as_str(), answer)),
+        synced: resumed.map(|(since, answer)| synced(0, since, uid.as_str(), answer)),
     };
     frame(encoding, &ServerFrame::Connected(connected))
 }

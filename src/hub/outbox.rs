@@ -66,8 +66,10 @@ pub enum Control {
     },
     /// Answer of a sync.
     Synced {
-        /// The request; `None`: the resume of a connect.
+        /// The request.
         client_seq: u64,
+        /// The version it named: what the client keeps until the last page.
+        since: Version,
         /// The answer.
         answer: Box<SyncAnswer>,
     },

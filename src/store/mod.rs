@@ -22,7 +22,7 @@ pub mod durable;
 pub mod log;
 pub mod memory;
 pub mod record;
-pub mod view;
+mod view;
 
 /// Dense internal number of a channel, from 0, given by the record that first uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -198,11 +198,6 @@ where
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-            if let Some(claimed) = seq.size_hint()
-                && claimed > MAX
-            {
-                return Err(A::Error::invalid_length(claimed, &self));
-            }
             let mut items = Vec::new();
             while let Some(item) = seq.next_element()? {
                 if items.len() == MAX {

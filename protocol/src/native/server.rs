@@ -360,7 +360,8 @@ pub struct Synced<'a> {
     /// The request's number; 0 inside `connected`.
     #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::safe")]
     pub client_seq: u64,
-    /// Keep the largest seen and send it next time. While `more` is set it is the request's, so that an interrupted sync loses nothing.
+    /// Keep the largest seen and send it next time. While `more` is set it is the request's, so that an
+    /// interrupted sync loses nothing.
     #[serde(deserialize_with = "number::deserialize")]
     pub version: u64,
     /// The version sent was unknown: this is everything, drop what is not listed.

@@ -192,12 +192,10 @@ impl Log {
         if sealed.position != self.end.position {
             self.roll()?;
         }
-        let lot_bytes = self.buffer.len();
         let chain = layout::chain_after(&self.end.chain, &self.buffer);
         let (from, to) = (u64::from(sealed.position.offset), u64::from(sealed.position.offset) + sealed.bytes);
         let file_bytes = self.pad(to);
         let written = self.current.file.write_at(&self.buffer, from).and_then(|()| self.current.file.sync());
-        self.buffer.truncate(lot_bytes);
         if let Err(source) = written {
             let error = io_error("append lot", &self.current, source);
             self.closed = true;

@@ -3,6 +3,7 @@
 //! Invariants: a dirty owner is on the dirty list, and whoever holds a cell's `Arc` keeps it in the map; so a cell is
 //! evicted only when it is clean and its rows are in the view. Clean cells go by the clock when the budget is passed.
 
+use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ const SHARDS: usize = 256;
 
 /// Something whose rows are written together.
 pub trait Owner: Sized + Send {
-    type Id: Hash + Eq + Clone + Send;
+    type Id: Hash + Eq + Clone + Send + Debug;
     /// Reads its head from the view; an owner that is not there is an empty one.
     fn load(ctx: &Context<'_>, id: &Self::Id) -> Result<Self>;
     /// Whether it holds changes that no snapshot took.
@@ -61,10 +62,12 @@ struct Slot<O> {
     listed: bool,
 }
 
+type Shard<O> = Mutex<HashMap<<O as Owner>::Id, Arc<Cell<O>>>>;
+
 /// All owners of a kind.
 #[derive(Debug)]
 pub struct Cells<O: Owner> {
-    shards: Vec<Mutex<HashMap<O::Id, Arc<Cell<O>>>>>,
+    shards: Vec<Shard<O>>,
     hasher: FixedState,
     dirty: Mutex<Vec<Arc<Cell<O>>>>,
     budget: Arc<Budget>,
@@ -82,7 +85,7 @@ impl<O: Owner> Cells<O> {
         }
     }
 
-    fn shard(&self, id: &O::Id) -> &Mutex<HashMap<O::Id, Arc<Cell<O>>>> {
+    fn shard(&self, id: &O::Id) -> &Shard<O> {
         &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
     }
 
@@ -104,6 +107,11 @@ impl<O: Owner> Cells<O> {
         drop(shard);
         self.evict();
         cell
+    }
+
+    /// Keeps the owner in memory, once it is there, for as long as the result lives.
+    pub fn hold(&self, id: &O::Id) -> Arc<Cell<O>> {
+        self.cell(id)
     }
 
     /// One turn of the clock over one shard, when the budget is passed.

@@ -13,7 +13,7 @@ use super::db::{Db, Row};
 use super::index::{Entry, IndexPage, PAGE_SEQS, page_of, slot_of};
 use super::runs::Runs;
 use super::seqset::SeqSet;
-use super::table::{Table, TableValue};
+use super::table::{ColdBuckets, Table, TableValue};
 use super::{Context, damaged_row, keys};
 use crate::domain::channel::{ChannelSettings, Membership};
 use crate::domain::conversation::LastOwn;
@@ -36,6 +36,12 @@ pub struct Person {
     own: SeqSet,
     /// Those of `own` that are revoked or expired.
     own_dead: SeqSet,
+}
+
+impl Person {
+    fn is_member(&self) -> bool {
+        self.since > 0
+    }
 }
 
 impl TableValue for Person {
@@ -465,15 +471,16 @@ impl ChannelState {
             .map(|person| Membership { join_floor: person.join_floor, since: Version::new(person.since) }))
     }
 
-    pub fn members(&self, db: &Db) -> Result<Vec<Uid>> {
+    /// Members in memory, and the buckets the others are in.
+    pub fn hot_members(&self) -> (Vec<Uid>, ColdBuckets) {
         let mut members = Vec::new();
-        let no = self.no;
-        self.people.for_each(db, &|| keys::channel(keys::PEOPLE, no), |uid, person| {
-            if person.since > 0 {
-                members.push(uid.clone());
-            }
-        })?;
-        Ok(members)
+        let cold = self.people.for_each_hot(|uid, person| members.extend(person.is_member().then(|| uid.clone())));
+        (members, cold)
+    }
+
+    /// See [`Table::stamp`].
+    pub fn people_stamp(&self) -> u64 {
+        self.people.stamp()
     }
 
     pub fn last_own(&mut self, db: &Db, uid: &Uid) -> Result<LastOwn> {
@@ -658,6 +665,13 @@ impl ChannelState {
             person.own_dead.settle();
         });
     }
+}
+
+/// Adds the members of cold buckets.
+pub fn cold_members(db: &Db, no: u32, cold: &ColdBuckets, members: &mut Vec<Uid>) -> Result<()> {
+    cold.for_each::<Uid, Person>(db, &|| keys::channel(keys::PEOPLE, no), |uid, person| {
+        members.extend(person.is_member().then(|| uid.clone()));
+    })
 }
 
 /// Finds a seq in its page.

@@ -66,8 +66,8 @@ impl View {
     fn write_owners(
         &self,
         ledger: &mut Ledger,
-        users: &mut Vec<Arc<Cell<UserState>>>,
-        channels: &mut Vec<Arc<Cell<ChannelState>>>,
+        users: &mut [Arc<Cell<UserState>>],
+        channels: &mut [Arc<Cell<ChannelState>>],
     ) -> Result<()> {
         // In key order sled's nodes are touched once each.
         users.sort_unstable_by(|a, b| a.id.as_str().len().cmp(&b.id.as_str().len()).then_with(|| a.id.cmp(&b.id)));

@@ -16,6 +16,8 @@ use crate::store::{Result, StoreError};
 
 /// A row to write; `None` takes it away.
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
+/// Takes (key, value).
+pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
 /// A value as read.
 pub type Value = sled::IVec;
 
@@ -100,7 +102,7 @@ impl Db {
     ///
     /// # Errors
     /// I/O, damage, or what `each` says.
-    pub fn scan_prefix(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub fn scan_prefix(&self, prefix: &[u8], each: EachRow<'_>) -> Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let mut rows = self.tree.scan_prefix(prefix);
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
@@ -113,7 +115,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::scan_prefix`].
-    pub fn scan_all(&self, each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub fn scan_all(&self, each: EachRow<'_>) -> Result<()> {
         let mut rows = self.tree.iter();
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
             each(&key, &value)?;

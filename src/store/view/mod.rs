@@ -426,7 +426,21 @@ impl View {
     }
 
     pub fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>> {
-        self.with(channel, |state| state.members(&self.db))
+        // A large channel is read without its lock, so that commits need not wait; again when it changed meanwhile, and
+        // with the lock when it changes all the time.
+        let _held = self.channels.hold(&channel.0);
+        for _ in 0..3 {
+            let (mut members, cold) = self.with(channel, |state| Ok(state.hot_members()))?;
+            channel::cold_members(&self.db, channel.0, &cold, &mut members)?;
+            if self.with(channel, |state| Ok(state.people_stamp() == cold.stamp))? {
+                return Ok(members);
+            }
+        }
+        self.with(channel, |state| {
+            let (mut members, cold) = state.hot_members();
+            channel::cold_members(&self.db, channel.0, &cold, &mut members)?;
+            Ok(members)
+        })
     }
 
     pub fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>> {

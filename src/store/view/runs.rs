@@ -9,6 +9,7 @@
 //! filter page  version u8 | 63 blocks of 512 bits                             page = hash * filter pages >> 64
 //! ```
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -191,11 +192,11 @@ impl Runs {
                 None => 0..run.filter_pages,
             };
             for page in pages {
-                if !self.filters.contains_key(&(run.id, page)) {
+                if let Entry::Vacant(free) = self.filters.entry((run.id, page)) {
                     let key = keys::run_page(keys::FILTER, no, run.id, page);
                     let row = db.get(&key)?.filter(|row| row.len() == FILTER_BYTES && row[0] == ROW_VERSION);
                     let row = row.ok_or_else(|| damaged_row(&key, Malformed))?;
-                    self.filters.insert((run.id, page), Arc::from(&*row));
+                    free.insert(Arc::from(&*row));
                 }
             }
         }

@@ -135,6 +135,31 @@ pub struct Table<K, V> {
     loaded: HashMap<u32, Bucket<K, V>>,
     /// About how much memory the loaded buckets take.
     weight: usize,
+    stamp: u64,
+}
+
+/// Buckets that are not in memory.
+#[derive(Debug)]
+pub struct ColdBuckets {
+    seed: u64,
+    pub stamp: u64,
+    numbers: Vec<u32>,
+}
+
+impl ColdBuckets {
+    /// Every entry of them. They are not kept.
+    pub fn for_each<K: TableKey, V: TableValue>(
+        &self,
+        db: &Db,
+        prefix: Prefix<'_>,
+        mut each: impl FnMut(&K, &V),
+    ) -> Result<()> {
+        for &number in &self.numbers {
+            let bucket = read_bucket::<K, V>(db, prefix, number, self.seed)?;
+            bucket.entries.iter().for_each(|(_, k, v)| each(k, v));
+        }
+        Ok(())
+    }
 }
 
 /// The bucket of a hash among `buckets`, at least 1.
@@ -146,18 +171,18 @@ fn address(hash: u64, buckets: u32) -> u32 {
 
 impl<K: TableKey, V: TableValue> Table<K, V> {
     pub fn new(seed: u64) -> Self {
-        Self { seed, buckets: 0, bytes: 0, loaded: HashMap::from_iter([(0, Bucket::default())]), weight: 0 }
+        Self { seed, buckets: 0, bytes: 0, loaded: HashMap::from_iter([(0, Bucket::default())]), weight: 0, stamp: 0 }
     }
 
     /// Reads what [`Table::put_head`] wrote.
     pub fn take_head(r: &mut Reader<'_>, seed: u64) -> Result<Self, Malformed> {
         let buckets = r.varint32()?;
         if buckets > 0 {
-            return Ok(Self { seed, buckets, bytes: r.varint()?, loaded: HashMap::default(), weight: 0 });
+            return Ok(Self { seed, buckets, bytes: r.varint()?, loaded: HashMap::default(), weight: 0, stamp: 0 });
         }
         let bucket = Bucket::decode(r.bytes()?, seed)?;
         let weight = bucket.weight();
-        Ok(Self { seed, buckets, bytes: bucket.bytes, loaded: HashMap::from_iter([(0, bucket)]), weight })
+        Ok(Self { seed, buckets, bytes: bucket.bytes, loaded: HashMap::from_iter([(0, bucket)]), weight, stamp: 0 })
     }
 
     /// The part in the owner's head; after [`Table::snapshot`].
@@ -203,6 +228,7 @@ impl<K: TableKey, V: TableValue> Table<K, V> {
     /// The value of a key, made when absent; its bucket becomes dirty. `true`: it was absent.
     pub fn entry(&mut self, db: &Db, prefix: Prefix<'_>, key: &K) -> Result<(&mut V, bool)> {
         let hash = key.hash(self.seed);
+        self.stamp += 1;
         let mut number = self.bucket_of(hash);
         let absent = self.load(db, prefix, number)?.find(hash, key).is_err();
         if absent {
@@ -243,6 +269,7 @@ impl<K: TableKey, V: TableValue> Table<K, V> {
     }
 
     fn split(&mut self, db: &Db, prefix: Prefix<'_>) -> Result<()> {
+        self.stamp += 1;
         let new = self.buckets;
         let old = new - (1 << (31 - new.leading_zeros()));
         let bucket = self.load(db, prefix, old)?;
@@ -257,20 +284,21 @@ impl<K: TableKey, V: TableValue> Table<K, V> {
         Ok(())
     }
 
-    /// Every entry, loading nothing that is kept. The table cannot change meanwhile, since it is borrowed.
-    pub fn for_each(&self, db: &Db, prefix: Prefix<'_>, mut each: impl FnMut(&K, &V)) -> Result<()> {
+    /// Every entry in memory; returns the buckets that are not, and are in the view as they are.
+    pub fn for_each_hot(&self, mut each: impl FnMut(&K, &V)) -> ColdBuckets {
+        let mut cold = Vec::new();
         for number in 0..self.buckets.max(1) {
-            let read;
-            let bucket = match self.loaded.get(&number) {
-                Some(bucket) => bucket,
-                None => {
-                    read = read_bucket(db, prefix, number, self.seed)?;
-                    &read
-                }
-            };
-            bucket.entries.iter().filter(|(.., v)| !v.is_empty()).for_each(|(_, k, v)| each(k, v));
+            match self.loaded.get(&number) {
+                Some(bucket) => bucket.entries.iter().for_each(|(_, k, v)| each(k, v)),
+                None => cold.push(number),
+            }
         }
-        Ok(())
+        ColdBuckets { seed: self.seed, stamp: self.stamp, numbers: cold }
+    }
+
+    /// Grows with every change and every split: while it stays, cold buckets are as they were.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     /// Every value of a dirty bucket, for what values keep in rows of their own.

@@ -151,6 +151,23 @@ fn segments_roll_and_never_exceed_their_size() {
 }
 
 #[test]
+fn a_segment_leaves_room_for_its_footer() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let options = LogOptions { segment_bytes_max: 4 << 10, ..unsynced() };
+    let (mut log, _) = Log::open(dir.path(), options, None).expect("open");
+    for n in 0..300 {
+        append(&mut log, [user(&format!("user-{n}"))]);
+    }
+    let last = log.end().position.segment;
+    assert!(last > 5, "{last} segments");
+    for number in 1..=last {
+        let bytes = std::fs::metadata(segment_path(dir.path(), number)).expect("file").len();
+        assert!(bytes <= 4 << 10, "segment {number} has {bytes} bytes");
+        assert!(bytes > 3 << 10 || number == last, "segment {number} has only {bytes} bytes");
+    }
+}
+
+#[test]
 fn look_ups_read_a_bounded_part_of_a_large_segment() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (mut log, _) = open(dir.path());
