@@ -22,6 +22,7 @@ async fn a_send_over_http_reaches_sockets_and_repeats_get_the_first_outcome() {
     assert_eq!(bob.delivered().await, [("alice".to_owned(), 1, b"x".to_vec())]);
     assert_eq!((&first["reason"], &first["message_seq"], &first["duplicate"]), (&json!(1), &json!(1), &json!(false)));
     assert_eq!(first["data"]["message_id"], first["message_id"]);
+    drop(bob);
     let server = server.restart().await;
     let root = Caller::root(&server);
     let again = root.done("/message/send", body.clone()).await;
