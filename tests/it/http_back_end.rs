@@ -12,17 +12,22 @@ fn send(from: &str, channel_id: &str, channel_type: u8) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_send_over_http_reaches_sockets_and_repeats_get_the_first_outcome() {
+async fn a_send_over_http_reaches_sockets() {
+    let server = Server::on_memory().await;
+    let mut bob = server.connect("bob").await;
+    Caller::root(&server).send("alice", "bob", 1, "x").await;
+    assert_eq!(bob.delivered().await, [("alice".to_owned(), 1, b"x".to_vec())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_gets_the_first_outcome_also_after_a_restart() {
     let server = Server::on_disk().await;
     let root = Caller::root(&server);
     let mut body = send("alice", "bob", 1);
     body["client_msg_no"] = json!("m1");
-    let mut bob = server.connect("bob").await;
     let first = root.done("/message/send", body.clone()).await;
-    assert_eq!(bob.delivered().await, [("alice".to_owned(), 1, b"x".to_vec())]);
     assert_eq!((&first["reason"], &first["message_seq"], &first["duplicate"]), (&json!(1), &json!(1), &json!(false)));
     assert_eq!(first["data"]["message_id"], first["message_id"]);
-    drop(bob);
     let server = server.restart().await;
     let root = Caller::root(&server);
     let again = root.done("/message/send", body.clone()).await;
