@@ -170,8 +170,8 @@ impl App {
         let committer = self.committer;
         let _ = tokio::task::spawn_blocking(move || committer.join()).await;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(500));
-        let closed = self.gateway.close_sessions(left).await;
-        let http_ended = self.http.drain(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
+        // Side by side, so that a socket whose peer does not answer its close leaves HTTP requests their time.
+        let (closed, http_ended) = tokio::join!(self.gateway.close_sessions(left), self.http.drain(left));
         let store = self.store;
         let checkpoint = tokio::task::spawn_blocking(move || store.checkpoint()).await;
         let stored = match checkpoint {

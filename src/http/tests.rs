@@ -312,7 +312,7 @@ async fn a_drain_ends_idle_connections_and_says_so() {
     let state = state_with(|_| {}).await;
     let server = HttpServer::bind(([127, 0, 0, 1], 0).into(), 16, state.clone()).await.expect("bound");
     let addr = server.addr();
-    let second = HttpServer::bind(addr, 16, state).await.err().expect("must be refused").to_string();
+    let second = HttpServer::bind(addr, 16, state).await.expect_err("must be refused").to_string();
     assert!(second.contains(&addr.to_string()) && second.contains("in use"), "{second}");
 
     let mut idle = tokio::net::TcpStream::connect(addr).await.expect("connected");

@@ -2,4 +2,7 @@
 //! its head what it proves. Conditions are waited for with a time limit, never durations.
 
 mod harness;
+mod http;
+mod http_back_end;
+mod http_conversation;
 mod send_ack;
