@@ -272,7 +272,7 @@ impl Connection {
             }
             // A receipt shows that the reader is alive, which `heard` has noted; the log knows the rest.
             ClientFrame::Pong(_) | ClientFrame::Receipt(_) => Ok(()),
-            ClientFrame::Connect(_) => return Err(CloseReason::ProtocolError),
+            ClientFrame::Connect(_) => return Err(CloseReason::ConnectExpected),
             other => self.ask(context, shard, &other),
         };
         if let Err((client_seq, refusal)) = asked {
@@ -450,10 +450,14 @@ impl Connection {
                 }
                 let (watch, context_of_watch) = (presence.watch, context.clone());
                 self.answer_with(context, shard, client_seq, async move {
-                    let peers = hub.peers(uid, uids).await?;
+                    let mut peers = hub.peers(uid, uids).await?;
                     if watch {
                         let watched = peers.iter().map(|peer| peer.uid.clone()).collect();
                         context_of_watch.shard.borrow_mut().watch(&place, watched);
+                        // Who came or went before the watch began is in no event: what is said now is.
+                        for peer in &mut peers {
+                            *peer = hub.presence_of(peer.uid.clone());
+                        }
                     }
                     Ok(Control::Peers { client_seq, peers })
                 });

@@ -10,7 +10,7 @@ use protocol::native::{ClientFrame, Connect, Encoding, ServerFrame, Sniffed, dec
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Context;
+use super::{Context, Stage};
 use super::connection::Connection;
 use super::native::{self, SyncAsked, Viewer, bad_id};
 use super::websocket::handshake::{HEAD_BYTES_MAX, Handshake, read_request};
@@ -19,6 +19,7 @@ use crate::clock;
 use crate::domain::identity::Identity;
 use crate::domain::refusal::{ErrorKind, Refusal};
 use crate::hub::outbox::Control;
+use crate::hub::sessions::SessionPlace;
 
 /// Bytes of one read before there is a session.
 const READ_BYTES: usize = 2 * 1024;
@@ -45,10 +46,16 @@ pub(super) async fn open(context: &Rc<Context>, mut stream: TcpStream) -> Option
     let _ = socket.set_tcp_notsent_lowat(context.limits.not_sent_low_water_bytes);
     let mut encoding = None;
     let timeout = context.limits.connect_timeout;
-    let fault = match tokio::time::timeout(timeout, upgrade(context, &mut stream, &mut encoding)).await {
-        Ok(Ok(opened)) => return Some(install(context, stream, opened)),
-        Ok(Err(fault)) => fault,
-        Err(_) => Fault::Close(CloseReason::ConnectTimeout, encoding, None),
+    let outcome = tokio::select! {
+        biased;
+        outcome = tokio::time::timeout(timeout, upgrade(context, &mut stream, &mut encoding)) => Some(outcome),
+        () = context.front.reached(Stage::Closing) => None,
+    };
+    let fault = match outcome {
+        Some(Ok(Ok(opened))) => return Some(install(context, stream, opened)),
+        Some(Ok(Err(fault))) => fault,
+        Some(Err(_)) => Fault::Close(CloseReason::ConnectTimeout, encoding, None),
+        None => Fault::Close(CloseReason::Draining, encoding, None),
     };
     if let Fault::Close(reason, encoding, refusal) = fault {
         let encoding = encoding.unwrap_or(Encoding::MessagePack);
@@ -69,7 +76,7 @@ pub(super) async fn open(context: &Rc<Context>, mut stream: TcpStream) -> Option
 
 /// What the handshake leaves for the connection.
 struct Opened {
-    place: crate::hub::sessions::SessionPlace,
+    entered: Entered,
     uid: Uid,
     encoding: Encoding,
     connected: bytes::Bytes,
@@ -119,10 +126,6 @@ async fn upgrade(
                     *encoding = Some(spoken);
                     match decode_client(spoken, &payload) {
                         Ok(ClientFrame::Connect(connect)) => Some(session(context, spoken, &connect).await?),
-                        Ok(ClientFrame::Ping(_)) => {
-                            stream.write_all(&native::pong(spoken)).await?;
-                            None
-                        }
                         Ok(_) => return Err(Fault::Close(CloseReason::ConnectExpected, *encoding, None)),
                         Err(error) => {
                             let reason = error.close_reason().unwrap_or(CloseReason::ConnectExpected);
@@ -139,10 +142,10 @@ async fn upgrade(
                 Some(Event::Pong(_)) => None,
                 Some(Event::Close { .. }) => return Err(Fault::Close(CloseReason::Normal, *encoding, None)),
             };
-            if let Some((place, uid, spoken, connected)) = opened {
+            if let Some((entered, uid, spoken, connected)) = opened {
                 // What the client sent behind its connect is read by the connection.
                 reader.park(&bytes[at..]);
-                return Ok(Opened { place, uid, encoding: spoken, connected, reader });
+                return Ok(Opened { entered, uid, encoding: spoken, connected, reader });
             }
         }
         bytes.clear();
@@ -176,7 +179,26 @@ fn spoken(named: Option<Encoding>, text: bool, payload: &[u8]) -> Result<Encodin
     }
 }
 
-type Session = (crate::hub::sessions::SessionPlace, Uid, Encoding, bytes::Bytes);
+type Session = (Entered, Uid, Encoding, bytes::Bytes);
+
+/// A session that is registered and has no connection yet. Takes it out again unless it gets one: the handshake may run
+/// out of time, or fail, at any point behind the registration.
+struct Entered {
+    context: Rc<Context>,
+    place: SessionPlace,
+    kept: bool,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if !self.kept {
+            let mut shard = self.context.shard.borrow_mut();
+            shard.set_clock(clock::now_ms());
+            shard.leave(&self.place);
+            shard.finish_turn();
+        }
+    }
+}
 
 /// Proves the credential, registers the session and makes its first frame.
 async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_>) -> Result<Session, Fault> {
@@ -223,13 +245,8 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
         entered
     };
     let (place, first) = entered.map_err(fault)?;
-    let undo = |refusal: Refusal| {
-        let mut shard = context.shard.borrow_mut();
-        shard.leave(&place);
-        shard.finish_turn();
-        fault(refusal)
-    };
-    let (groups, read_at) = context.hub.groups_of(uid.clone()).await.map_err(undo)?;
+    let entered = Entered { context: context.clone(), place, kept: false };
+    let (groups, read_at) = context.hub.groups_of(uid.clone()).await.map_err(fault)?;
     let begun = {
         let mut shard = context.shard.borrow_mut();
         let begun = shard.begin(&place, groups, read_at, first);
@@ -248,8 +265,8 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
                 page_after: None,
                 rows_max: resume.rows_max,
             };
-            let request = native::sync_of(&uid, &asked, &context.limits).map_err(undo)?;
-            Some((request.version, context.hub.sync(request).await.map_err(undo)?))
+            let request = native::sync_of(&uid, &asked, &context.limits).map_err(fault)?;
+            Some((request.version, context.hub.sync(request).await.map_err(fault)?))
         }
         None => None,
     };
@@ -258,13 +275,15 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
     let resumed = answer.as_ref().map(|(since, answer)| (*since, answer));
     let connected =
         native::connected(encoding, place.session.0, &uid, version, now_ms, &context.limits, resumed);
-    Ok((place, uid, encoding, connected))
+    Ok((entered, uid, encoding, connected))
 }
 
 /// Gives the session its write half; from here on its outbox flows.
 fn install(context: &Rc<Context>, stream: TcpStream, opened: Opened) -> Connection {
     let (read, write) = stream.into_split();
-    let Opened { place, uid, encoding, connected, reader } = opened;
+    let Opened { mut entered, uid, encoding, connected, reader } = opened;
+    entered.kept = true;
+    let place = entered.place;
     let viewer = Viewer { uid: uid.clone() };
     context.writers.borrow_mut().install(place.slot, write, place.session, encoding, viewer, clock::now_ms());
     let mut shard = context.shard.borrow_mut();

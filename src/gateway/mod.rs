@@ -11,11 +11,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use protocol::close::CloseReason;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock;
 use crate::credentials::Credentials;
@@ -78,16 +78,33 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// A shard hands new sockets on when it has this many more than the least busy one.
 const IMBALANCE_MAX: usize = 32;
 
+/// How far the end has come. Every stage is waited for by many, so it is a value that stays and not a notice that one of
+/// them takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Sockets are accepted.
+    Open,
+    /// No socket is accepted, and who has no session yet gets none.
+    Closing,
+    /// The shards end.
+    Ended,
+}
+
 /// What the shards' listeners share.
 #[derive(Debug)]
 pub(crate) struct Front {
     loads: Vec<AtomicUsize>,
     handed: Vec<Inbox<TcpStream>>,
-    closed: AtomicBool,
-    close: Vec<Notify>,
+    stage: watch::Sender<Stage>,
 }
 
 impl Front {
+    /// Waits until a stage is reached.
+    async fn reached(&self, stage: Stage) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
+    }
+
     fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
@@ -138,8 +155,7 @@ impl Gateway {
         let front = Arc::new(Front {
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             handed: (0..shards).map(|_| Inbox::new(usize::MAX)).collect(),
-            closed: AtomicBool::new(false),
-            close: (0..shards).map(|_| Notify::new()).collect(),
+            stage: watch::Sender::new(Stage::Open),
         });
         let mut threads = Vec::new();
         for index in 0..shards {
@@ -165,13 +181,9 @@ impl Gateway {
         self.addr
     }
 
-    /// Stops accepting.
+    /// Stops accepting. Sockets that are not sessions yet are told and closed.
     pub fn stop_accepting(&self) {
-        self.front.closed.store(true, Ordering::Release);
-        for close in &self.front.close {
-            close.notify_waiters();
-            close.notify_one();
-        }
+        self.front.stage.send_replace(Stage::Closing);
     }
 
     /// Tells every session that the server goes, waits until their sockets are flushed and closed, and ends the shards.
@@ -185,9 +197,7 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let left = self.front.connections();
-        for close in &self.front.close {
-            close.notify_one();
-        }
+        self.front.stage.send_replace(Stage::Ended);
         DrainReport { sessions, closed: sessions.saturating_sub(left) }
     }
 
@@ -241,20 +251,19 @@ async fn run_shard(
     };
     accept(&context, listener, index).await;
     // The listener is closed; the shard lives on until its sessions are gone and the gateway says so.
-    front.close[index].notified().await;
+    front.reached(Stage::Ended).await;
 }
 
 async fn accept(context: &Rc<Context>, listener: tokio::net::TcpListener, index: usize) {
     let gauge = context.hub.metrics().shard_connections(index);
+    let closing = context.front.reached(Stage::Closing);
+    tokio::pin!(closing);
     loop {
         let accepted = tokio::select! {
             biased;
-            () = context.front.close[index].notified() => return,
+            () = &mut closing => return,
             accepted = listener.accept() => accepted,
         };
-        if context.front.closed.load(Ordering::Acquire) {
-            return;
-        }
         match accepted {
             Ok((stream, _)) => {
                 let target = context.front.place(index);

@@ -95,11 +95,15 @@ pub fn refused(client_seq: Option<u64>, refusal: &Refusal) -> Refused<'static> {
 
 /// Bytes that were no request, answered while the connection stays.
 pub fn wire_refused(encoding: Encoding, error: &WireError) -> Bytes {
+    let field = match error {
+        WireError::Field { field, .. } => Some(field.as_str().into()),
+        _ => None,
+    };
     let refused = Refused {
         client_seq: error.client_seq().unwrap_or(0),
         code: error.refused_code().unwrap_or("invalid").into(),
         text: error.to_string().into(),
-        field: None,
+        field,
         retry_after_ms: None,
     };
     frame(encoding, &ServerFrame::Refused(refused))
@@ -113,13 +117,13 @@ pub fn append_control(encoding: Encoding, viewer: &Viewer, control: Control, out
             out.extend_from_slice(&bytes);
             return;
         }
-        Control::Ack { client_seq, client_msg_no, message_id, message_seq, level, duplicate } => {
+        Control::Ack { client_seq, client_msg_no, message_id, message_seq, timestamp_ms, level, duplicate } => {
             let ack = Ack {
                 client_seq,
                 client_msg_no: client_msg_no.as_ref().map_or(Cow::Borrowed(""), |no| Cow::Borrowed(no.as_str())),
                 message_id: message_id.get(),
                 message_seq,
-                timestamp: message_id.unix_ms(),
+                timestamp: timestamp_ms,
                 level: durability_word(level),
                 duplicate,
             };
@@ -285,9 +289,11 @@ fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<ServerFrame<'
             })
         }
         Change::Conversation { key, version, what, .. } => {
-            let (read_to_msg_seq, unread, is_deleted) = match what {
-                ConversationChange::Read { read_to_msg_seq, unread } => (*read_to_msg_seq, *unread, false),
-                ConversationChange::Deleted { delete_floor } => (*delete_floor, 0, true),
+            let (read_to_msg_seq, unread, last_msg_seq, is_deleted) = match what {
+                ConversationChange::Read { read_to_msg_seq, unread, head_seq } => {
+                    (*read_to_msg_seq, *unread, *head_seq, false)
+                }
+                ConversationChange::Deleted { delete_floor } => (*delete_floor, 0, *delete_floor, true),
             };
             Event::Conversation(ConversationEvent {
                 channel_id: key.id_for(asker).into(),
@@ -295,7 +301,7 @@ fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<ServerFrame<'
                 version: version.get(),
                 unread,
                 read_to_msg_seq,
-                last_msg_seq: 0,
+                last_msg_seq,
                 is_deleted,
             })
         }

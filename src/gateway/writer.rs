@@ -27,6 +27,8 @@ const WRITE_BYTES_MAX: usize = 128 * 1024;
 const COPY_BYTES_MAX: usize = 2_048;
 /// Slots flushed before the shard's other tasks get a turn.
 const SLOTS_PER_TURN: usize = 256;
+/// How long a session that is closed may take to read what waits for it and why it ends.
+const CLOSE_GRACE_MS: u64 = 1_000;
 
 /// A session's write half.
 pub struct Writer {
@@ -38,6 +40,8 @@ pub struct Writer {
     blocked: bool,
     last_read_ms: u64,
     asked: bool,
+    /// Since when it has been closing while its socket takes nothing.
+    closing_since_ms: Option<u64>,
 }
 
 /// The write halves of a shard, by slot.
@@ -63,6 +67,7 @@ impl Writers {
             blocked: false,
             last_read_ms: now_ms,
             asked: false,
+            closing_since_ms: None,
         }));
     }
 
@@ -83,10 +88,14 @@ impl Writers {
         }
     }
 
-    /// Asks sessions that have been silent and closes those that stay so.
+    /// Asks sessions that have been silent and closes those that stay so; ends those whose last words nobody takes.
     pub fn check_idle(&mut self, shard: &mut Shard, now_ms: u64, limits: &GatewayLimits) {
-        for (at, writer) in self.by_slot.iter_mut().enumerate() {
-            let Some(writer) = writer else { continue };
+        for at in 0..self.by_slot.len() {
+            let Some(Some(writer)) = self.by_slot.get_mut(at) else { continue };
+            if writer.closing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > CLOSE_GRACE_MS) {
+                end(shard, &mut self.by_slot, at as u32);
+                continue;
+            }
             let silent_ms = now_ms.saturating_sub(writer.last_read_ms);
             if silent_ms > limits.idle_timeout_ms {
                 if let Some(slot) = shard.slot(at as u32, writer.session) {
@@ -146,10 +155,13 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
     let mut writers = context.writers.borrow_mut();
     let Writers { by_slot, scratch } = &mut *writers;
     let Some(Some(writer)) = by_slot.get_mut(at as usize) else { return };
+    let mut shard = context.shard.borrow_mut();
     if writer.blocked {
+        if !may_wait(writer, &mut shard, at) {
+            end(&mut shard, by_slot, at);
+        }
         return;
     }
-    let mut shard = context.shard.borrow_mut();
     match flush(writer, &mut shard, at, scratch) {
         Flushed::All => {
             let closing = shard.slot(at, writer.session).and_then(|slot| slot.closing);
@@ -160,7 +172,7 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
             }
         }
         Flushed::Blocked => {
-            if shard.slot(at, writer.session).is_none_or(|slot| slot.closing.is_some()) {
+            if !may_wait(writer, &mut shard, at) {
                 end(&mut shard, by_slot, at);
                 return;
             }
@@ -178,6 +190,20 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
             });
         }
         Flushed::Gone => end(&mut shard, by_slot, at),
+    }
+}
+
+/// Whether a session whose socket takes nothing may wait for it. One that is closing may for a while, so that acks and the
+/// reason still reach a reader that is only behind; one closed because it does not read may not.
+fn may_wait(writer: &mut Writer, shard: &mut Shard, at: u32) -> bool {
+    let now_ms = shard.now_ms();
+    match shard.slot(at, writer.session).map(|slot| slot.closing) {
+        None | Some(Some(CloseReason::Slow | CloseReason::IdleTimeout)) => false,
+        Some(Some(_)) => {
+            writer.closing_since_ms.get_or_insert(now_ms);
+            true
+        }
+        Some(None) => true,
     }
 }
 

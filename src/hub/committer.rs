@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, MessageSeq, Version};
 use tokio::sync::oneshot;
 
-use super::delivery::{Change, ConversationChange, Delivered, Delivery, LotNews};
+use super::delivery::{Change, ConversationChange, Delivered, Delivery, LotNews, News};
 use super::sessions::SessionPlace;
 use super::shard::{Acked, LaneDone, ShardEvent, ShardHandle};
 use crate::domain::message::Durability;
@@ -52,7 +52,7 @@ pub enum Waiter {
 }
 
 impl Waiter {
-    /// Refuses a caller inside the process; sessions are told by their shard, which is closing them when this matters.
+    /// Refuses a caller inside the process; sessions are told by their shard.
     fn refuse_inside(self, refusal: Refusal) {
         match self {
             Self::Send(reply) => drop(reply.send(Err(refusal))),
@@ -103,8 +103,8 @@ pub struct Submission {
     pub epoch: Option<u64>,
     /// The lane to tell, for messages and channel administration.
     pub ticket: Option<LaneTicket>,
-    /// Unread after it, for the event of a read position.
-    pub unread_after: u64,
+    /// Unread after it and the head that was counted at, for the event of a read position.
+    pub unread_after: (u64, u64),
     /// Bytes it takes in the queue.
     pub bytes: usize,
     /// Who waits.
@@ -167,10 +167,12 @@ impl CommitQueue {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// Hands over submissions in order and leaves `items` empty. After [`CommitQueue::close`] they are refused.
-    pub fn append(&self, items: &mut Vec<Submission>) {
+    /// Hands over submissions in order and leaves `items` empty. `false`: after [`CommitQueue::close`] nothing is taken,
+    /// and whoever waits for `items` is still to be told.
+    #[must_use]
+    pub fn append(&self, items: &mut Vec<Submission>) -> bool {
         if items.is_empty() {
-            return;
+            return true;
         }
         let bytes: usize = items.iter().map(|s| s.bytes).sum();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -178,10 +180,7 @@ impl CommitQueue {
         if queue.closed {
             drop(queue);
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            for submission in items.drain(..) {
-                submission.waiter.refuse_inside(Refusal::Draining { retry_after_ms: RETRY_AFTER_FAILURE_MS });
-            }
-            return;
+            return false;
         }
         let was_empty = queue.waiting.is_empty();
         queue.waiting.append(items);
@@ -189,6 +188,7 @@ impl CommitQueue {
         if was_empty {
             self.filled.notify_one();
         }
+        true
     }
 
     /// Lets the committer write what waits and end.
@@ -310,6 +310,7 @@ fn acked(waiter: &Waiter, record: &Record, version: Version, level: Durability) 
         client_msg_no: made_msg_no.then(|| message.client_msg_no.clone()),
         message_id: version,
         message_seq: message.message_seq.get(),
+        timestamp_ms: version.unix_ms(),
         level,
         duplicate: false,
     };
@@ -341,7 +342,6 @@ fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Ve
     let mut acks: Vec<Vec<Acked>> = shards.iter().map(|_| Vec::new()).collect();
     let mut done: Vec<Vec<LaneDone>> = shards.iter().map(|_| Vec::new()).collect();
     let mut joined = Joined::default();
-    let mut changes = Vec::new();
     for ((submission, commit), first) in lot.drain(..).zip(commits.drain(..)).zip(versions) {
         let origin = match &submission.waiter {
             Waiter::Session { place, .. } => Some(place.session),
@@ -387,7 +387,9 @@ fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Ve
                     );
                 }
                 (record, Some(key)) => {
-                    changes.extend(change_of(record, key, version, submission.unread_after).map(Arc::new));
+                    if let Some(change) = change_of(record, key, version, submission.unread_after) {
+                        joined.change(change);
+                    }
                 }
                 (_, None) => {}
             }
@@ -403,13 +405,13 @@ fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Ve
             _ => {}
         }
     }
-    let news = Arc::new(LotNews { deliveries: joined.finish(), changes });
+    let news = Arc::new(LotNews { news: joined.finish() });
     for ((shard, acks), done) in shards.iter().zip(acks).zip(done) {
         shard.inbox.push(ShardEvent::Lot { news: news.clone(), acks, done });
     }
 }
 
-fn change_of(record: Record, key: &ChannelKey, version: Version, unread: u64) -> Option<Change> {
+fn change_of(record: Record, key: &ChannelKey, version: Version, unread_after: (u64, u64)) -> Option<Change> {
     let key = key.clone();
     match record {
         Record::MembersAdded { channel, uids, .. } => Some(Change::Joined { channel, key, uids, version }),
@@ -422,7 +424,7 @@ fn change_of(record: Record, key: &ChannelKey, version: Version, unread: u64) ->
             key,
             uid,
             version,
-            what: ConversationChange::Read { read_to_msg_seq: seq, unread },
+            what: ConversationChange::Read { read_to_msg_seq: seq, unread: unread_after.0, head_seq: unread_after.1 },
         }),
         Record::ConversationDeleted { uid, delete_floor, .. } => {
             Some(Change::Conversation { key, uid, version, what: ConversationChange::Deleted { delete_floor } })
@@ -441,32 +443,48 @@ fn change_of(record: Record, key: &ChannelKey, version: Version, unread: u64) ->
 /// Payload bytes joined into one delivery at most: a write costs the same up to some 16 KiB, and gaps stay small.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 
-/// Joins a lot's messages by channel, keeping each channel's order.
+/// Joins a lot's messages by channel, keeping each channel's order, and puts its changes where they belong between them.
 #[derive(Default)]
 struct Joined {
     open: HashMap<ChannelNo, usize>,
-    groups: Vec<(ChannelNo, ChannelKey, Vec<Delivered>, usize)>,
+    news: Vec<Piece>,
+}
+
+enum Piece {
+    Messages { channel: ChannelNo, key: ChannelKey, messages: Vec<Delivered>, bytes: usize },
+    Change(Change),
 }
 
 impl Joined {
     fn push(&mut self, channel: ChannelNo, key: &ChannelKey, message: Delivered) {
-        let bytes = message.payload.len() + 100;
+        let more = message.payload.len() + 100;
         if let Some(&at) = self.open.get(&channel)
-            && self.groups[at].3 + bytes <= JOINED_BYTES_MAX
+            && let Some(Piece::Messages { messages, bytes, .. }) = self.news.get_mut(at)
+            && *bytes + more <= JOINED_BYTES_MAX
         {
-            self.groups[at].2.push(message);
-            self.groups[at].3 += bytes;
+            messages.push(message);
+            *bytes += more;
             return;
         }
-        self.open.insert(channel, self.groups.len());
-        self.groups.push((channel, key.clone(), vec![message], bytes));
+        self.open.insert(channel, self.news.len());
+        self.news.push(Piece::Messages { channel, key: key.clone(), messages: vec![message], bytes: more });
     }
 
-    fn finish(self) -> Vec<Arc<Delivery>> {
-        self.groups
-            .into_iter()
-            .map(|(channel, key, messages, _)| Arc::new(Delivery::new(Some(channel), key, messages)))
-            .collect()
+    fn change(&mut self, change: Change) {
+        if let Change::Joined { channel, .. } | Change::Left { channel, .. } = &change {
+            self.open.remove(channel);
+        }
+        self.news.push(Piece::Change(change));
+    }
+
+    fn finish(self) -> Vec<News> {
+        let news = self.news.into_iter().map(|piece| match piece {
+            Piece::Messages { channel, key, messages, .. } => {
+                News::Delivery(Arc::new(Delivery::new(Some(channel), key, messages)))
+            }
+            Piece::Change(change) => News::Change(Arc::new(change)),
+        });
+        news.collect()
     }
 }
 

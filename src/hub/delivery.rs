@@ -162,8 +162,10 @@ pub enum ConversationChange {
     Read {
         /// The read position.
         read_to_msg_seq: u64,
-        /// Unread after it, at the time.
+        /// Unread after it.
         unread: u64,
+        /// The head it was counted at: later messages come on top.
+        head_seq: u64,
     },
     /// Deleted up to a seq.
     Deleted {
@@ -190,10 +192,21 @@ pub struct Signal {
 }
 
 /// One committed lot as every shard sees it, in commit order.
+///
+/// A session that keeps the largest version it saw must not have passed over anything below it, so this is the order of the
+/// log, but for messages that were joined with an earlier one of their channel. Nothing is joined across a change of the
+/// channel's members: who joins gets what comes behind the joining, who leaves what came before the leaving.
 #[derive(Debug)]
 pub struct LotNews {
-    /// Messages, joined by channel.
-    pub deliveries: Vec<std::sync::Arc<Delivery>>,
-    /// Everything else online sessions must learn, in the order of the log.
-    pub changes: Vec<std::sync::Arc<Change>>,
+    /// In order.
+    pub news: Vec<News>,
+}
+
+/// A piece of news.
+#[derive(Debug)]
+pub enum News {
+    /// Messages of one channel.
+    Delivery(std::sync::Arc<Delivery>),
+    /// Anything else.
+    Change(std::sync::Arc<Change>),
 }

@@ -390,19 +390,26 @@ impl Hub {
         let asked = key.clone();
         let planned = self.ask(move |store| plan(store, &asked)).await?;
         let version = match planned.commit {
-            Some(commit) => self.commit(Some(key), commit, planned.unread).await?,
+            Some(commit) => self.commit(Some(key), commit, (planned.unread, planned.head_seq)).await?,
             None => self.shared.store.version(),
         };
         Ok(ConversationChanged { version, unread: planned.unread, read_to_msg_seq: planned.read_seq })
     }
 
     /// Commits records that depend on no numbering.
-    async fn commit(&self, key: Option<ChannelKey>, commit: Commit, unread_after: u64) -> Result<Version, Refusal> {
+    async fn commit(
+        &self,
+        key: Option<ChannelKey>,
+        commit: Commit,
+        unread_after: (u64, u64),
+    ) -> Result<Version, Refusal> {
         let (reply, outcome) = oneshot::channel();
         let bytes = 256;
         let waiter = Waiter::Version(reply);
         let mut submissions = vec![Submission { commit, key, epoch: None, ticket: None, unread_after, bytes, waiter }];
-        self.shared.queue.append(&mut submissions);
+        if !self.shared.queue.append(&mut submissions) {
+            return Err(Refusal::Draining { retry_after_ms: RETRY_AFTER_DRAIN_MS });
+        }
         outcome.await.unwrap_or(Err(Refusal::Draining { retry_after_ms: RETRY_AFTER_DRAIN_MS }))
     }
 
@@ -459,7 +466,7 @@ impl Hub {
     ) -> Result<(), Refusal> {
         self.refuse_draining()?;
         let record = Record::UserToken { uid: uid.clone(), device_flag, device_level, token: Some(token) };
-        self.commit(None, record.into(), 0).await?;
+        self.commit(None, record.into(), (0, 0)).await?;
         if device_level == 1 {
             self.close_devices(&uid, device_flag, CloseReason::CredentialExpired);
         }
@@ -473,7 +480,7 @@ impl Hub {
     pub async fn remove_token(&self, uid: Uid, device_flag: DeviceFlag) -> Result<(), Refusal> {
         self.refuse_draining()?;
         let record = Record::UserToken { uid: uid.clone(), device_flag, device_level: 0, token: None };
-        self.commit(None, record.into(), 0).await?;
+        self.commit(None, record.into(), (0, 0)).await?;
         self.close_devices(&uid, device_flag, CloseReason::KickedByAdmin);
         Ok(())
     }
@@ -494,7 +501,7 @@ impl Hub {
     /// The store.
     pub async fn put_key(&self, key: ApiKey) -> Result<(), Refusal> {
         self.refuse_draining()?;
-        self.commit(None, Record::ApiKey(key).into(), 0).await.map(drop)
+        self.commit(None, Record::ApiKey(key).into(), (0, 0)).await.map(drop)
     }
 
     /// All API keys, revoked ones too.
@@ -559,14 +566,14 @@ impl Hub {
                 Ok(sharing)
             })
             .await?;
-        Ok(shared
-            .into_iter()
-            .map(|uid| {
-                let online = self.shared.sessions.is_online(uid.as_str());
-                let last_seen_ms = if online { 0 } else { self.shared.last_seen.of(&uid) };
-                Peer { uid, online, last_seen_ms }
-            })
-            .collect())
+        Ok(shared.into_iter().map(|uid| self.presence_of(uid)).collect())
+    }
+
+    /// A user's presence now. No check of who asks.
+    pub fn presence_of(&self, uid: Uid) -> Peer {
+        let online = self.shared.sessions.is_online(uid.as_str());
+        let last_seen_ms = if online { 0 } else { self.shared.last_seen.of(&uid) };
+        Peer { uid, online, last_seen_ms }
     }
 
     /// Commits what has expired. Returns how many channels were touched.
@@ -587,7 +594,7 @@ impl Hub {
             .await?;
         let count = due.len();
         for (key, channel, seqs) in due {
-            self.commit(Some(key), Record::MessagesExpired { channel, seqs }.into(), 0).await?;
+            self.commit(Some(key), Record::MessagesExpired { channel, seqs }.into(), (0, 0)).await?;
         }
         Ok(count)
     }

@@ -41,6 +41,8 @@ pub enum Control {
         message_id: MessageId,
         /// Its seq; 0: not stored.
         message_seq: u64,
+        /// When it was committed, or passed on; Unix milliseconds.
+        timestamp_ms: u64,
         /// What the ack promises.
         level: Durability,
         /// The first outcome again.

@@ -788,7 +788,7 @@ impl Lane {
             key: Some(self.key.clone()),
             epoch: Some(self.epoch),
             ticket: Some(LaneTicket { shard, lane: at, lane_id: self.id, fingerprint: print }),
-            unread_after: 0,
+            unread_after: (0, 0),
             bytes,
             waiter,
         });
@@ -824,7 +824,7 @@ impl Lane {
             key: Some(self.key.clone()),
             epoch: Some(self.epoch),
             ticket: Some(LaneTicket { shard, lane: at, lane_id: self.id, fingerprint: 0 }),
-            unread_after: 0,
+            unread_after: (0, 0),
             bytes,
             waiter: Waiter::Version(pending.reply),
         });

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use super::Shared;
 use super::broker::Home;
 use super::committer::{LaneTicket, Sent, Submission, Waiter};
-use super::delivery::{Change, Delivery, LotNews, Side, Signal};
+use super::delivery::{Change, Delivery, LotNews, News, Side, Signal};
 use super::inbox::Inbox;
 use super::outbox::{Control, Live, Outbox, Peer};
 use super::sequencer::{JobAnswer, LaneJob, Lanes, Outcome, Passing, Turn, Work};
@@ -29,6 +29,9 @@ use super::sessions::{SessionId, SessionPlace};
 use crate::domain::message::Durability;
 use crate::domain::refusal::Refusal;
 use crate::store::{ChannelNo, StoreError};
+
+/// When clients may try again once the committer has ended.
+const RETRY_AFTER_DRAIN_MS: u32 = 1_000;
 
 /// How other threads reach a shard.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub struct Acked {
     pub message_id: MessageId,
     /// Its seq; 0: not stored.
     pub message_seq: u64,
+    /// When it was committed, or passed on; Unix milliseconds.
+    pub timestamp_ms: u64,
     /// What the ack promises.
     pub level: Durability,
     /// The first outcome again.
@@ -453,12 +458,12 @@ impl Shard {
                     }
                 });
                 self.acks(acks);
-                for change in &news.changes {
-                    self.change(change);
-                }
                 let mut delivered = 0;
-                for delivery in &news.deliveries {
-                    delivered += self.deliver(delivery);
+                for news in &news.news {
+                    match news {
+                        News::Delivery(delivery) => delivered += self.deliver(delivery),
+                        News::Change(change) => self.change(change),
+                    }
                 }
                 self.shared.metrics.deliveries.inc_by(delivered);
             }
@@ -522,7 +527,12 @@ impl Shard {
             self.outcome(waiter, outcome);
         }
         self.outcomes = outcomes;
-        self.shared.queue.append(&mut self.submissions);
+        if !self.shared.queue.append(&mut self.submissions) {
+            for submission in std::mem::take(&mut self.submissions) {
+                let refusal = Refusal::Draining { retry_after_ms: RETRY_AFTER_DRAIN_MS };
+                self.outcome(submission.waiter, Outcome::Refused(refusal));
+            }
+        }
         for job in self.jobs.drain(..) {
             let store = self.shared.store.clone();
             let inbox = self.shared.shards[usize::from(self.index)].inbox.clone();
@@ -583,6 +593,7 @@ impl Shard {
                 client_msg_no: ack.client_msg_no,
                 message_id: ack.message_id,
                 message_seq: ack.message_seq,
+                timestamp_ms: ack.timestamp_ms,
                 level: ack.level,
                 duplicate: ack.duplicate,
             };
@@ -604,15 +615,17 @@ impl Shard {
                         client_msg_no: None,
                         message_id,
                         message_seq: message_seq.get(),
+                        timestamp_ms: message_id.unix_ms(),
                         level: Durability::Disk,
                         duplicate: true,
                     }]),
-                    Outcome::Passed { message_id, client_msg_no, .. } => ShardEvent::Acks(vec![Acked {
+                    Outcome::Passed { message_id, client_msg_no, timestamp_ms } => ShardEvent::Acks(vec![Acked {
                         place,
                         client_seq,
                         client_msg_no: made_msg_no.then_some(client_msg_no),
                         message_id,
                         message_seq: 0,
+                        timestamp_ms,
                         level: durability.min(Durability::Memory),
                         duplicate: false,
                     }]),

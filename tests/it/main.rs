@@ -1,8 +1,21 @@
 //! Capabilities, through real sockets and HTTP against a real server on port 0. One binary; a file per capability says in
 //! its head what it proves. Conditions are waited for with a time limit, never durations.
 
+mod data_dir;
+mod dedupe;
+mod drain;
+mod expiry;
+mod fanout;
+mod handshake;
 mod harness;
 mod http;
 mod http_back_end;
 mod http_conversation;
+mod limits;
+mod ordering;
+mod presence;
+mod raw;
 mod send_ack;
+mod slow_consumer;
+mod sync;
+mod sync_props;

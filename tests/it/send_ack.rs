@@ -1,10 +1,13 @@
-//! Proves: a send is acked with its seq and id, delivered to the peer in order and once, in both encodings.
+//! Proves: a send is acked with its seq and id, delivered to the peer in order and once, in both encodings; ten thousand
+//! sends in one write are all acked, each channel's in their order; levels, flags and limits are what `docs/wire.md` says,
+//! and what is refused names its field.
 
-use protocol::ids::ChannelKey;
-use protocol::ids::ChannelType;
-use protocol::native::{ClientFrame, Encoding, ServerFrame};
+use std::collections::HashMap;
+
+use protocol::native::{ClientFrame, Durability, Encoding, ServerFrame};
 
 use crate::harness::{Client, Server};
+use crate::raw::{Raw, connect, message};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_users_talk_in_both_encodings() {
@@ -23,10 +26,8 @@ async fn two_users_talk_in_both_encodings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_hears_its_members_and_refuses_others() {
     let server = Server::on_disk().await;
-    let group = ChannelKey::named("g", ChannelType::Group).expect("key");
-    let members = ["a", "b", "c"].map(|uid| server.uid(uid)).to_vec();
     let mut a = server.connect("a").await;
-    server.app.hub().put_channel(group, None, members, false).await.expect("group is made");
+    server.group("g", &["a", "b", "c"]).await;
     let mut b = server.connect("b").await;
     let mut c = server.connect("c").await;
     let mut eve = server.connect("eve").await;
@@ -39,13 +40,210 @@ async fn a_group_hears_its_members_and_refuses_others() {
         seqs.extend(c.delivered().await.into_iter().map(|(_, seq, _)| seq));
     }
     assert_eq!(seqs, (1..=50).collect::<Vec<_>>());
-    let send = eve.message("g", 2, b"let me in");
-    eve.send(&ClientFrame::Send(send)).await;
-    let code = eve
-        .expect(|frame| match frame {
-            ServerFrame::Refused(refused) => Some(refused.code.to_string()),
-            _ => None,
-        })
-        .await;
-    assert_eq!(code, "not_member");
+    for channel in ["g", "never-made"] {
+        let send = eve.message(channel, 2, b"let me in");
+        assert_eq!(eve.ask_send(send).await.expect_err("refused").code, "not_member");
+    }
+}
+
+/// Sends of one connection in one write: to channels whose lanes are warm, cold ones with a history, and new ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_sends_in_one_write_are_all_acked_in_order() {
+    const SENDS: u64 = 10_000;
+    const CHANNELS: u64 = 100;
+    let mp = Encoding::MessagePack;
+    let server = Server::on_disk().await;
+    let token = server.user("a").await;
+    for n in 0..CHANNELS / 2 {
+        server.group(&format!("c{n}"), &["a", "b"]).await;
+    }
+    let mut raw = Raw::upgraded(&server, Some(mp.subprotocol())).await;
+    let mut bytes = message(mp, &connect(&token));
+    for client_seq in 1..=SENDS {
+        let channel = client_seq % CHANNELS;
+        let (channel_id, channel_type) = (format!("c{channel}"), if channel < CHANNELS / 2 { 2 } else { 1 });
+        bytes.extend(message(
+            mp,
+            &ClientFrame::Send(protocol::native::Send {
+                client_seq,
+                channel_id: channel_id.into(),
+                channel_type,
+                // Every other one is to be deduped, which may need a look-up.
+                client_msg_no: if client_seq % 2 == 0 { format!("n{client_seq}").into() } else { "".into() },
+                payload: client_seq.to_string().into_bytes().into(),
+                red_dot: true,
+                no_persist: false,
+                sync_once: false,
+                setting: 0,
+                topic: "".into(),
+                expire: 0,
+                durability: Durability::Disk,
+            }),
+        ));
+    }
+    let (mut read, mut write) = raw.stream.into_split();
+    let writer = tokio::spawn(async move {
+        tokio::io::AsyncWriteExt::write_all(&mut write, &bytes).await.expect("the server reads on");
+        write
+    });
+    let mut next_seq: HashMap<u64, (u64, u64)> = HashMap::new();
+    let (mut acked, mut buffer) = (0, std::mem::take(&mut raw.buffer));
+    let mut frames = FrameScan::default();
+    while acked < SENDS {
+        while let Some(payload) = frames.next(&mut buffer) {
+            match protocol::native::decode_server(mp, &payload).expect("decodes") {
+                ServerFrame::Ack(ack) => {
+                    let last = next_seq.entry(ack.client_seq % CHANNELS).or_default();
+                    assert_eq!(ack.message_seq, last.0 + 1);
+                    assert!(ack.client_seq > last.1, "{} after {}", ack.client_seq, last.1);
+                    assert_eq!(ack.client_msg_no.is_empty(), ack.client_seq % 2 == 0, "a made name is told");
+                    *last = (ack.message_seq, ack.client_seq);
+                    acked += 1;
+                }
+                ServerFrame::Connected(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if acked < SENDS {
+            let more = tokio::io::AsyncReadExt::read_buf(&mut read, &mut buffer);
+            let read = tokio::time::timeout(crate::harness::PATIENCE, more).await.expect("acks in time").expect("reads");
+            assert!(read > 0, "closed after {acked} acks");
+        }
+    }
+    drop(writer.await.expect("writer"));
+}
+
+/// Cuts unmasked frames off a buffer.
+#[derive(Default)]
+struct FrameScan;
+
+impl FrameScan {
+    fn next(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+        let (from, to) = match *buffer.get(1)? {
+            126 => (4, 4 + usize::from(u16::from_be_bytes(buffer.get(2..4)?.try_into().ok()?))),
+            127 => (10, 10 + u64::from_be_bytes(buffer.get(2..10)?.try_into().ok()?) as usize),
+            len => (2, 2 + usize::from(len)),
+        };
+        let payload = buffer.get(from..to)?.to_vec();
+        buffer.drain(..to);
+        Some(payload)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn levels_are_told_and_replicated_is_refused() {
+    let server = Server::on_disk().await;
+    let mut a = server.connect("a").await;
+    for (durability, level) in [(Durability::Memory, Durability::Memory), (Durability::Disk, Durability::Disk)] {
+        let mut send = a.message("b", 1, b"x");
+        send.durability = durability;
+        let ack = a.ask_send(send).await.expect("acked");
+        assert_eq!((ack.level, ack.duplicate), (level, false));
+    }
+    let mut send = a.message("b", 1, b"x");
+    send.durability = Durability::Replicated;
+    assert_eq!(a.ask_send(send).await.expect_err("refused").code, "durability_not_offered");
+    // Acked as memory or as disk, all that was numbered is stored.
+    let stored = a.whole_history("b", 1, 1, 0).await;
+    assert_eq!(stored.len(), 2);
+    let offered = &a.connected.as_ref().expect("connected").durability;
+    assert_eq!(offered, &[Durability::Memory, Durability::Disk]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_name_their_field_and_store_nothing() {
+    let server = Server::on_memory_with(|c| {
+        c.limits.person.payload_bytes_max = 10;
+        c.limits.group.payload_bytes_max = 20;
+    })
+    .await;
+    server.group("g", &["a"]).await;
+    let mut a = server.connect("a").await;
+    let long_name = "n".repeat(129);
+    let long_topic = "t".repeat(256);
+    let mut cases = Vec::new();
+    for (channel_id, channel_type, bytes, code, field) in [
+        ("b", 1, 10, "", ""),
+        ("b", 1, 11, "too_large", "payload"),
+        ("g", 2, 20, "", ""),
+        ("g", 2, 21, "too_large", "payload"),
+        ("", 1, 1, "invalid", "channel_id"),
+        ("a&b", 2, 1, "invalid", "channel_id"),
+        ("a\u{7}", 1, 1, "invalid", "channel_id"),
+        ("b", 77, 1, "invalid", "channel_type"),
+        ("b", 0, 1, "invalid", "channel_type"),
+    ] {
+        cases.push((a.message(channel_id, channel_type, &[0; 32][..bytes]).payload.to_vec(), channel_id, channel_type, code, field));
+    }
+    for (payload, channel_id, channel_type, code, field) in cases {
+        let send = a.message(channel_id, channel_type, &payload);
+        match a.ask_send(send).await {
+            Ok(_) => assert_eq!(code, "", "{channel_id} {channel_type} {}", payload.len()),
+            Err(refused) => {
+                assert_eq!(
+                    (&*refused.code, refused.field.as_deref()),
+                    (code, Some(field)),
+                    "{channel_id} {channel_type} {}",
+                    payload.len()
+                );
+                assert_eq!(refused.retry_after_ms, None);
+            }
+        }
+    }
+    let mut send = a.message("b", 1, b"x");
+    send.client_msg_no = long_name.as_str().into();
+    assert_eq!(a.ask_send(send).await.expect_err("refused").field.as_deref(), Some("client_msg_no"));
+    let mut send = a.message("b", 1, b"x");
+    send.topic = long_topic.as_str().into();
+    assert_eq!(a.ask_send(send).await.expect_err("refused").field.as_deref(), Some("topic"));
+    assert_eq!(a.whole_history("b", 1, 1, 0).await.len(), 1);
+    assert_eq!(a.whole_history("g", 2, 1, 0).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_persisted_is_delivered_and_not_stored() {
+    let server = Server::on_disk().await;
+    server.group("g", &["a", "b"]).await;
+    let mut a = server.connect("a").await;
+    let mut b = server.connect("b").await;
+    for (channel_id, channel_type) in [("g", 2), ("b", 1)] {
+        let mut send = a.message(channel_id, channel_type, b"now");
+        send.no_persist = true;
+        let ack = a.ask_send(send).await.expect("acked");
+        assert_eq!((ack.message_seq, ack.level), (0, Durability::Memory));
+        let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis() as u64;
+        assert!(ack.timestamp.abs_diff(now_ms) < 60_000, "an ack's time is the time: {}", ack.timestamp);
+        assert!(!ack.client_msg_no.is_empty());
+        let deliver = b.deliver().await;
+        let [m] = &deliver.messages[..] else { panic!("{deliver:?}") };
+        assert_eq!((m.message_seq, m.no_persist, &m.payload[..]), (0, true, &b"now"[..]));
+        assert_eq!(m.message_id, ack.message_id);
+        assert!(m.message_id < 1 << 53);
+    }
+    assert_eq!(a.whole_history("g", 2, 1, 0).await.len(), 0);
+    assert_eq!(a.say("g", 2, b"stored").await.message_seq, 1);
+    assert_eq!(a.say("b", 1, b"stored").await.message_seq, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_stored_and_in_no_conversation() {
+    let server = Server::on_disk().await;
+    let mut a = server.connect("a").await;
+    let mut b = server.connect("b").await;
+    a.say("b", 1, b"text").await;
+    let mut send = a.message("b", 1, b"command");
+    send.sync_once = true;
+    send.setting = 9;
+    send.topic = "t".into();
+    assert_eq!(a.ask_send(send).await.expect("acked").message_seq, 2);
+    let mut got = Vec::new();
+    while got.len() < 2 {
+        got.extend(b.deliver().await.messages);
+    }
+    assert!(got[1].sync_once);
+    assert_eq!((got[1].setting, &*got[1].topic), (9, "t"));
+    let synced = b.sync(|s| s.msg_count = 10).await.expect("synced");
+    let [row] = &synced.rows[..] else { panic!("{synced:?}") };
+    assert_eq!((row.unread, row.last_msg_seq, row.recents.len()), (1, 1, 1));
+    assert_eq!(b.whole_history("a", 1, 1, 0).await.len(), 2);
 }
