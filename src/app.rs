@@ -14,6 +14,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::credentials::{Credentials, RootKeySource};
 use crate::gateway::{Gateway, GatewayLimits};
+use crate::http::{HttpServer, HttpState};
 use crate::hub::committer::{self, CommitLimits};
 use crate::hub::outbox::OutboxLimits;
 use crate::hub::sequencer::LaneLimits;
@@ -43,6 +44,7 @@ pub struct App {
     hub: Hub,
     store: Arc<dyn Store>,
     gateway: Gateway,
+    http: HttpServer,
     committer: std::thread::JoinHandle<()>,
     expiry: tokio::task::JoinHandle<()>,
     root_key: RootKeySource,
@@ -126,14 +128,21 @@ impl App {
                 std::io::ErrorKind::AddrInUse => anyhow::anyhow!("listen.socket = {addr} is in use by another process"),
                 _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
             })?;
+        let state = HttpState::new(hub.clone(), credentials, metrics, &config, root_key.clone());
+        let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
         let expiry = tokio::spawn(expire(hub.clone()));
         let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-        Ok(Self { hub, store, gateway, committer, expiry, root_key, drain_timeout })
+        Ok(Self { hub, store, gateway, http, committer, expiry, root_key, drain_timeout })
     }
 
     /// Where sockets listen.
     pub fn socket_addr(&self) -> SocketAddr {
         self.gateway.addr()
+    }
+
+    /// Where the HTTP API listens.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http.addr()
     }
 
     /// Where the root key came from.
@@ -162,6 +171,7 @@ impl App {
         let _ = tokio::task::spawn_blocking(move || committer.join()).await;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(500));
         let closed = self.gateway.close_sessions(left).await;
+        let http_ended = self.http.drain(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
         let store = self.store;
         let checkpoint = tokio::task::spawn_blocking(move || store.checkpoint()).await;
         let stored = match checkpoint {
@@ -173,7 +183,7 @@ impl App {
             Err(_) => false,
         };
         DrainReport {
-            clean: stored && drafts_left == 0 && closed.closed == closed.sessions,
+            clean: stored && http_ended && drafts_left == 0 && closed.closed == closed.sessions,
             sessions: closed.sessions,
             sessions_closed: closed.closed,
             drafts_left,
@@ -214,7 +224,7 @@ pub fn open_store(config: &Config) -> anyhow::Result<DurableStore> {
     Ok(store)
 }
 
-fn hub_limits(config: &Config) -> HubLimits {
+pub(crate) fn hub_limits(config: &Config) -> HubLimits {
     use protocol::ids::ChannelType;
     let of = |channel_type| ChannelTypeLimits {
         payload_bytes_max: config.limits.payload_bytes_max_of(channel_type),

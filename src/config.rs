@@ -504,7 +504,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
             ConfigError::new(format_args!("{origin} is not TOML: line {line}: {}", e.message().replace('\n', ", ")))
         })?;
         for (name, value) in flatten(&tree) {
-            let key = known(&name).map_err(|hint| ConfigError::new(format_args!("{origin}: unknown key {name}{hint}")))?;
+            let key =
+                known(&name).map_err(|hint| ConfigError::new(format_args!("{origin}: unknown key {name}{hint}")))?;
             if key.kind == Kind::Secret {
                 return Err(ConfigError::new(format_args!(
                     "{origin}: {name} may not be in the file, others may read it: use {}",

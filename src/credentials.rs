@@ -226,8 +226,7 @@ impl Credentials {
     /// # Errors
     /// As [`Credentials::ensure_root`].
     pub async fn rotate_root(&self, data_dir: &Path, hub: &Hub) -> Result<String, CredentialError> {
-        let text = mint_root_key()?;
-        write_secret(&data_dir.join(ROOT_KEY_FILE), &text)?;
+        let text = replace_root_key_file(data_dir)?;
         hub.put_key(self.root_key(&text)).await.map_err(CredentialError::Refused)?;
         Ok(text)
     }
@@ -240,7 +239,10 @@ impl Credentials {
 pub fn find_root_key(auth: &Auth, data_dir: &Path) -> Result<Option<(String, RootKeySource)>, CredentialError> {
     let checked = |text: String, path: &Path| {
         if text.len() < 24 {
-            return Err(CredentialError::Malformed { path: path.to_owned(), what: "a root key of at least 24 characters" });
+            return Err(CredentialError::Malformed {
+                path: path.to_owned(),
+                what: "a root key of at least 24 characters",
+            });
         }
         Ok(text)
     };
@@ -258,6 +260,16 @@ pub fn find_root_key(auth: &Auth, data_dir: &Path) -> Result<Option<(String, Roo
         Some(text) => Ok(Some((checked(text, &path)?, RootKeySource::DataDir(path)))),
         None => Ok(None),
     }
+}
+
+/// Makes a new root key and puts it into the data directory's file. The caller stores its hash.
+///
+/// # Errors
+/// No randomness, or the file cannot be written.
+pub fn replace_root_key_file(data_dir: &Path) -> Result<String, CredentialError> {
+    let text = mint_root_key()?;
+    write_secret(&data_dir.join(ROOT_KEY_FILE), &text)?;
+    Ok(text)
 }
 
 /// A new root key: `cw_root_<random>`.
@@ -332,7 +344,8 @@ fn read_secret(path: &Path) -> Result<Option<String>, CredentialError> {
     let mode = std::fs::metadata(path).map_err(io_error("cannot read the mode of", path))?.permissions().mode();
     if mode & 0o077 != 0 {
         tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others could read a secret file");
-        std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(io_error("cannot set mode 0600 of", path))?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))
+            .map_err(io_error("cannot set mode 0600 of", path))?;
     }
     Ok(Some(text.trim().to_owned()))
 }
@@ -344,8 +357,12 @@ fn write_secret(path: &Path, text: &str) -> Result<(), CredentialError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("cannot remove", &next)(e)),
         _ => {}
     }
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next).map_err(io_error("cannot make", &next))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&next)
+        .map_err(io_error("cannot make", &next))?;
     file.write_all(format!("{text}\n").as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(io_error("cannot write", &next))?;
@@ -358,6 +375,7 @@ fn write_secret(path: &Path, text: &str) -> Result<(), CredentialError> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::hub::testing::hub_over_memory;
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).expect("there").permissions().mode() & 0o777
@@ -390,10 +408,10 @@ mod tests {
         assert!(matches!(Credentials::open(dir.path()), Err(CredentialError::Malformed { .. })));
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn the_root_key_is_made_once_and_found_again() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (hub, auth) = (Hub::default(), Config::default().auth);
+        let (hub, auth) = (hub_over_memory(), Config::default().auth);
         let credentials = Credentials::open(dir.path()).expect("made");
         let path = dir.path().join(ROOT_KEY_FILE);
         let source = credentials.ensure_root(&auth, dir.path(), &hub).await.expect("made");
@@ -404,6 +422,8 @@ mod tests {
         let identity = credentials.identify(&hub, &text, None).await.expect("known");
         assert!(matches!(identity, Identity::Key { scopes: Scopes { admin: true, .. }, .. }));
 
+        // As after a restart: only then is a pepper that is there no fresh one.
+        let credentials = Credentials::open(dir.path()).expect("read");
         let again = credentials.ensure_root(&auth, dir.path(), &hub).await.expect("found");
         assert_eq!(again, RootKeySource::DataDir(path.clone()));
         assert_eq!(hub.api_keys().len(), 1);
@@ -415,14 +435,15 @@ mod tests {
         assert!(!path.exists());
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_root_key_given_from_outside_replaces_the_stored_one() {
         let dir = tempfile::tempdir().expect("a directory");
-        let hub = Hub::default();
+        let hub = hub_over_memory();
         let mut auth = Config::default().auth;
         let credentials = Credentials::open(dir.path()).expect("made");
         credentials.ensure_root(&auth, dir.path(), &hub).await.expect("made");
         let (old, _) = find_root_key(&auth, dir.path()).expect("read").expect("there");
+        let credentials = Credentials::open(dir.path()).expect("read");
 
         auth.root_key = "given-by-the-environment-0123".into();
         assert_eq!(credentials.ensure_root(&auth, dir.path(), &hub).await.expect("set"), RootKeySource::Environment);
@@ -437,10 +458,10 @@ mod tests {
         assert!(credentials.identify(&hub, "given-by-a-file-0123456789", None).await.is_ok());
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_lost_pepper_is_named_and_not_papered_over() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (hub, auth) = (Hub::default(), Config::default().auth);
+        let (hub, auth) = (hub_over_memory(), Config::default().auth);
         let credentials = Credentials::open(dir.path()).expect("made");
         credentials.ensure_root(&auth, dir.path(), &hub).await.expect("made");
         std::fs::remove_file(dir.path().join(PEPPER_FILE)).expect("lost");
@@ -451,9 +472,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn revoked_empty_and_endless_credentials_open_nothing() {
-        let hub = Hub::default();
+        let hub = hub_over_memory();
         let credentials = Credentials::with_pepper([7; 32]);
         let minted = mint_api_key().expect("random");
         let mut key = credentials.root_key(&minted.text);

@@ -244,4 +244,20 @@ mod tests {
         }
         assert!(text.ends_with("# EOF\n"));
     }
+
+    #[test]
+    fn the_operators_page_names_metrics_that_exist() {
+        let metrics = Metrics::new();
+        metrics.refused("x");
+        metrics.http_answered("ops", 200);
+        let _ = metrics.shard_connections(0);
+        let text = metrics.render(&StoreStats::default(), true);
+        let page = include_str!("../docs/operations.md");
+        let named: Vec<&str> = page.split('`').filter(|word| word.starts_with("chinwag_")).collect();
+        assert!(named.len() > 20, "the page names metrics in backquotes");
+        for name in named {
+            let there = text.lines().any(|line| line.starts_with(name) && !line.starts_with('#'));
+            assert!(there, "{name} is on the page, but not in\n{text}");
+        }
+    }
 }

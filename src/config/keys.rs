@@ -286,7 +286,12 @@ pub const KEYS: &[Key] = &[
         "bytes",
         "Bytes per lot. 1 MiB takes 0.3 to 0.6 ms to write and sync on a local disk; larger lots only lengthen the wait.",
     ),
-    key("conversation.on", Kind::Flag, "", "Recent conversations: sync, unread, delete. Off: those calls answer feature_off."),
+    key(
+        "conversation.on",
+        Kind::Flag,
+        "",
+        "Recent conversations: sync, unread, delete. Off: those calls answer feature_off.",
+    ),
     number(
         "conversation.msg_count_default",
         0,
@@ -294,7 +299,13 @@ pub const KEYS: &[Key] = &[
         "messages",
         "Recent messages per conversation when a sync does not say: about one screen.",
     ),
-    number("conversation.msg_count_max", 1, 1_000, "messages", "Most recent messages per conversation that a sync may ask for."),
+    number(
+        "conversation.msg_count_max",
+        1,
+        1_000,
+        "messages",
+        "Most recent messages per conversation that a sync may ask for.",
+    ),
     number(
         "conversation.recents_bytes_max",
         64 * KIB,

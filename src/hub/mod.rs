@@ -32,6 +32,8 @@ pub mod outbox;
 pub mod sequencer;
 pub mod sessions;
 pub mod shard;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use administration::AdminOp;
 use broker::{Broker, Home, SingleNode};
@@ -264,14 +266,10 @@ impl Hub {
     ) -> Result<T, Refusal> {
         let store = self.shared.store.clone();
         let answer = self.shared.blocking.spawn_blocking(move || question(&*store)).await;
-        let answer = answer.unwrap_or_else(|error| {
+        answer.unwrap_or_else(|error| {
             tracing::error!(%error, "a question to the store panicked");
             Err(Refusal::Internal)
-        });
-        if let Err(refusal) = &answer {
-            self.shared.metrics.refused(refusal.code());
-        }
-        answer
+        })
     }
 
     fn refuse_draining(&self) -> Result<(), Refusal> {

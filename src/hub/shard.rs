@@ -625,10 +625,8 @@ impl Shard {
             }
             Waiter::Send(reply) => {
                 let answer = match outcome {
-                    Outcome::Refused(refusal) => {
-                        self.shared.metrics.refused(refusal.code());
-                        Err(refusal)
-                    }
+                    // Counted by the voice that says it.
+                    Outcome::Refused(refusal) => Err(refusal),
                     Outcome::Duplicate { message_id, message_seq, client_msg_no } => Ok(Sent {
                         message_id,
                         message_seq: Some(message_seq),

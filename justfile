@@ -1,0 +1,3 @@
+# Everything that decides whether a change lands.
+ci:
+    bash .ci/run
