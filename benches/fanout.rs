@@ -96,11 +96,9 @@ fn serve(dir: &Path, members: usize) -> Result<()> {
     raw::raise_descriptor_limit(members)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let mut config = Config::default();
-        config.data_dir = dir.to_owned();
+        let mut config = Config { data_dir: dir.to_owned(), shards: 1, ..Config::default() };
         config.listen.socket = "127.0.0.1:0".parse()?;
         config.listen.http = "127.0.0.1:0".parse()?;
-        config.shards = 1;
         config.limits.connections_max = config.limits.connections_max.max(members + 1_000);
         let app = App::start(config).await?;
         let credentials = Credentials::open(dir)?;
