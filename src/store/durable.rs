@@ -16,8 +16,9 @@
 //! DATA/view/    sled; view.bad-N: set aside by a start that rebuilt it
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -158,7 +159,12 @@ fn out_of_order(detail: impl std::fmt::Display) -> StoreError {
 
 /// Locks the data directory for this process.
 fn lock(data_dir: &Path) -> Result<File> {
-    std::fs::create_dir_all(data_dir).map_err(|e| StoreError::io("create data directory", data_dir.display(), e))?;
+    // It holds hashes of credentials and everybody's messages.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(|e| StoreError::io("create data directory", data_dir.display(), e))?;
     let path = data_dir.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -249,6 +255,7 @@ impl DurableStore {
         let view_dir = view::directory(&options.data_dir);
         let mut verified = match view::open_verified(&view_dir, options.view_cache_bytes) {
             Ok(verified) => verified,
+            Err(error) if error.kind() == ErrorKind::Conflict => return Err(error),
             Err(error) => {
                 give_up_view(&view_dir, &chain_of(&error), &mut report)?;
                 None
@@ -400,7 +407,7 @@ impl Inner {
     /// most of what applying could fail at has failed before.
     fn check_lot(&self, lot: &[Commit]) -> Result<()> {
         let mut heads: foldhash::HashMap<ChannelNo, u64> = foldhash::HashMap::default();
-        let mut names: Vec<&ChannelKey> = Vec::new();
+        let mut names: foldhash::HashSet<&ChannelKey> = foldhash::HashSet::default();
         if lot.is_empty() || lot.iter().any(|commit| commit.records.is_empty()) {
             return Err(out_of_order("a lot or a commit without records"));
         }
@@ -408,10 +415,9 @@ impl Inner {
             let channel = match record {
                 Record::ChannelCreated { channel, key } => {
                     let taken = heads.contains_key(channel) || self.view.head_seq(*channel)?.is_some();
-                    if taken || names.contains(&key) || self.view.channel_no(key)?.is_some() {
+                    if taken || !names.insert(key) || self.view.channel_no(key)?.is_some() {
                         return Err(out_of_order(format_args!("channel {key:?} or its number {} exists", channel.0)));
                     }
-                    names.push(key);
                     heads.insert(*channel, 0);
                     continue;
                 }

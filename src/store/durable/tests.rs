@@ -200,6 +200,130 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 #[test]
+fn half_a_checkpoint_is_replayed_to_the_same_answers() {
+    for batches in 0..6 {
+        let dir = tempfile::tempdir().expect("dir");
+        let store = open(dir.path());
+        let old = group(&store, "old");
+        send(&store, old, 1, 300, &|seq| format!("u{}", seq % 40));
+        store.checkpoint().expect("checkpoint");
+        history(&store);
+        // Many owners in many batches, pages and buckets, and users who are known because they have sent.
+        let uids = (0..900).map(|n| uid(&format!("old-member-{n}"))).collect();
+        commit(&store, vec![Record::MembersAdded { channel: old, join_floor: 300, uids }]);
+        send(&store, old, 301, 900, &|seq| format!("u{}", seq % 50));
+        let uids = (0..300).map(|n| uid(&format!("old-member-{n}"))).collect();
+        commit(&store, vec![Record::MembersRemoved { channel: old, delete_floor: 900, uids }]);
+        let check = |store: &DurableStore, when: &str| {
+            let info = store.channel(old).expect("read").expect("exists");
+            assert_eq!((info.member_count, info.head_seq), (600, 900), "{when}, {batches} batches");
+            assert_eq!(store.members(old).expect("read").len(), 600);
+            for n in [0, 7, 49] {
+                let who = uid(&format!("u{n}"));
+                let own = (1..=900u64).filter(|seq| seq % if *seq <= 300 { 40 } else { 50 } == n).count() as u64;
+                assert_eq!(store.countable_after(old, &who, 0).expect("read").0, 900 - own, "{when} {who}");
+                assert!(store.user_known(&who).expect("read"), "{when} {who}");
+            }
+            let member = uid("old-member-5");
+            assert_eq!(store.own_changes(&member, Version::ZERO).expect("read"), vec![old]);
+            assert_eq!(store.channel_count_of(&member).expect("read"), 1);
+            assert!(!store.user_known(&member).expect("read"));
+            assert!(store.user_known(&uid("old-member-800")).expect("read"));
+        };
+        check(&store, "before");
+        let before = answers(&store);
+        store.inner.view.fail_after_batches(batches);
+        let failed = store.checkpoint().is_err();
+        assert!(failed || batches > 3, "{batches}");
+        // Memory still has everything, and nothing more is taken.
+        check(&store, "after");
+        assert_eq!(answers(&store), before);
+        assert_eq!(store.commit(&[Record::UserCreated { uid: uid("x") }.into()], &mut |_| {}).is_err(), failed);
+        store.abandon();
+        let (store, report) = open_reporting(dir.path());
+        assert_eq!(report.view_rebuilt, None);
+        assert!(report.records_replayed > 800 || !failed);
+        check(&store, "replayed");
+        assert_eq!(answers(&store).lines().next(), before.lines().next());
+        drop(store);
+        check(&open(dir.path()), "reopened");
+    }
+}
+
+#[test]
+fn owners_written_at_different_moments_replay_to_the_same_answers() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path());
+    history(&store);
+    let team = group(&store, "later");
+    send(&store, team, 1, 10, &|_| "newcomer".into());
+    let before = answers(&store);
+    store.inner.view.checkpoint_channels_only().expect("checkpoint");
+    // Users' changes on top of it, in channels that are written already.
+    commit(&store, vec![Record::ReadPosition { channel: team, uid: uid("newcomer"), seq: 3 }]);
+    store.abandon();
+    let store = open(dir.path());
+    assert!(store.user_known(&uid("newcomer")).expect("read"));
+    assert_eq!(answers(&store).lines().take(10).collect::<Vec<_>>(), before.lines().take(10).collect::<Vec<_>>());
+    assert_eq!(store.own_changes(&uid("newcomer"), Version::ZERO).expect("read"), vec![team]);
+}
+
+#[test]
+fn commits_during_checkpoints_are_neither_lost_nor_doubled() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path());
+    let channels: Vec<ChannelNo> = (0..20).map(|n| group(&store, &format!("g{n}"))).collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                store.checkpoint().expect("checkpoint");
+            }
+        });
+        for round in 0..200u64 {
+            let mut records: Vec<Record> =
+                channels.iter().map(|no| message(*no, round + 1, &format!("u{}", round % 9), true)).collect();
+            records.extend(channels.iter().map(|no| Record::MembersAdded {
+                channel: *no,
+                join_floor: round,
+                uids: vec![uid(&format!("m{round}")), uid("everywhere")],
+            }));
+            records.push(Record::UserToken {
+                uid: uid("everywhere"),
+                device_flag: DeviceFlag(0),
+                device_level: 0,
+                token: Some([round as u8; 32]),
+            });
+            records.push(Record::Alias { alias: format!("a{round}"), channel: channels[0] });
+            commit(&store, records);
+        }
+        done.store(true, Ordering::Release);
+    });
+    let check = |store: &DurableStore| {
+        for no in &channels {
+            let info = store.channel(*no).expect("read").expect("exists");
+            assert_eq!((info.head_seq, info.member_count), (200, 201));
+            let all = store.messages(*no, page(1, 200, 200, false)).expect("read");
+            assert_eq!(seqs(&all), (1..=200).collect::<Vec<_>>());
+            assert_eq!(store.countable_after(*no, &uid("u3"), 0).expect("read").0, 200 - 22);
+        }
+        assert_eq!(store.channel_count_of(&uid("everywhere")).expect("read"), 20);
+        assert_eq!(store.own_changes(&uid("m77"), Version::ZERO).expect("read").len(), 20);
+        for round in 0..200u64 {
+            let owners = store.token_owners(&[round as u8; 32]).expect("read");
+            assert_eq!(owners.len(), usize::from(round == 199), "token {round}");
+            assert_eq!(store.alias(&format!("a{round}")).expect("read"), Some(channels[0]), "alias {round}");
+        }
+    };
+    check(&store);
+    store.abandon();
+    let store = open(dir.path());
+    check(&store);
+    drop(store);
+    check(&open(dir.path()));
+}
+
+#[test]
 fn a_view_that_is_gone_is_made_again() {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path());
@@ -283,7 +407,7 @@ fn a_row_that_is_missing_or_changed_is_noticed() {
         history(&store);
         let before = answers(&store);
         drop(store);
-        let db = sled::open(dir.path().join("view")).expect("sled");
+        let db = rows_of(dir.path());
         change(&db).expect(name);
         db.flush().expect("flush");
         drop(db);
@@ -435,9 +559,21 @@ fn five_thousand_members_are_a_row_each_to_ask() {
     rows_are_small(dir.path());
 }
 
+/// The view's tree, once the sled of the store has let go of it.
+fn rows_of(dir: &Path) -> sled::Db {
+    let start = Instant::now();
+    loop {
+        match sled::open(dir.join("view")) {
+            Ok(db) => return db,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// No value is longer than 4 KiB, and sled keeps nothing outside of its file.
 fn rows_are_small(dir: &Path) {
-    let db = sled::open(dir.join("view")).expect("sled");
+    let db = rows_of(dir);
     let mut rows = 0;
     for row in db.iter() {
         let (key, value) = row.expect("row");
@@ -527,7 +663,7 @@ fn expired_messages_keep_their_seq_and_lose_their_payload() {
     assert_eq!(store.countable_after(team, &uid("a"), 0).expect("read").0, 0);
     // Minutes in which nothing is left have no rows.
     drop(store);
-    let db = sled::open(dir.path().join("view")).expect("sled");
+    let db = rows_of(dir.path());
     assert_eq!(db.scan_prefix(b"e").count(), 0);
 }
 
@@ -614,7 +750,7 @@ fn a_user_of_many_conversations_is_a_few_rows() {
     let store = open(dir.path());
     assert_eq!(store.own_changes(&uid("peer-7"), Version::ZERO).expect("read").len(), 50);
     drop(store);
-    let db = sled::open(dir.path().join("view")).expect("sled");
+    let db = rows_of(dir.path());
     let pages = db.scan_prefix([b"y\x06".as_slice(), b"peer-7"].concat()).count();
     assert!(pages < 60, "{pages}");
     drop(db);

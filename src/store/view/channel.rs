@@ -388,10 +388,13 @@ impl ChannelState {
         Ok(())
     }
 
-    pub fn name_alias(&mut self, version: Version, alias: &str) {
-        if self.begin(version) {
+    /// `false`: it was applied before.
+    pub fn name_alias(&mut self, version: Version, alias: &str) -> bool {
+        let begun = self.begin(version);
+        if begun {
             self.aliases_dirty.push(alias.to_owned());
         }
+        begun
     }
 
     // Pages.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
@@ -21,6 +22,8 @@ pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
 /// A value as read.
 pub type Value = sled::IVec;
 
+/// How long an ending sled of this process may keep its lock.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 /// sled holds a process-wide lock while a batch applies, so batches are capped (an owner's rows that change in place go
 /// together whatever their number).
 pub const BATCH_ROWS_MAX: usize = 256;
@@ -64,18 +67,41 @@ fn guarded<T>(
     }
 }
 
+/// Opens sled, waiting for its lock: the data directory is ours, so who holds it is a part of sled of this process that
+/// is still ending.
+fn open_tree(config: &sled::Config, path: &Path) -> Result<sled::Db> {
+    let start = Instant::now();
+    loop {
+        match guarded("open view", path, || config.open()) {
+            Err(error) if is_locked(&error) => {
+                if start.elapsed() > LOCK_WAIT_MAX {
+                    return Err(StoreError { kind: ErrorKind::Conflict, ..error });
+                }
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_locked(error: &StoreError) -> bool {
+    // sled makes an error of its own of it that has the text but not the kind of the system's.
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    cause.is_some_and(|text| text.contains("could not acquire lock"))
+}
+
 impl Db {
     /// Opens or creates the tree in `path`.
     ///
     /// # Errors
-    /// I/O, or anything sled finds wrong, a panic included.
+    /// I/O, or anything sled finds wrong, a panic included. `Conflict`: something else has it open.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(cache_bytes)
             // Nothing is durable before our own fdatasync, so a background flush would be work without a promise.
             .flush_every_ms(None);
-        let tree = guarded("open view", path, || config.open())?;
+        let tree = open_tree(&config, path)?;
         let data = path.join("db");
         let file = File::open(&data).map_err(|e| StoreError::io("open view", data.display(), e))?;
         Ok(Self { tree, file, path: path.to_owned(), reads: AtomicU64::new(0) })
@@ -149,12 +175,20 @@ pub fn row_hash(seed: u64, key: &[u8], value: &[u8]) -> u128 {
 pub struct Ledger {
     seed: u64,
     sum: u128,
+    /// How many batches still succeed.
+    #[cfg(test)]
+    pub batches_left: Option<usize>,
 }
 
 impl Ledger {
     /// `sum` over all rows but its own.
     pub fn new(seed: u64, sum: u128) -> Self {
-        Self { seed, sum }
+        Self {
+            seed,
+            sum,
+            #[cfg(test)]
+            batches_left: None,
+        }
     }
 
     /// The sum over all rows but its own.
@@ -169,6 +203,10 @@ impl Ledger {
     pub fn apply(&mut self, db: &Db, rows: Vec<Row>) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
+        }
+        #[cfg(test)]
+        if let Some(left) = &mut self.batches_left {
+            *left = left.checked_sub(1).ok_or_else(|| StoreError::damaged("write view", "a test said so"))?;
         }
         let mut sum = self.sum;
         let mut batch = sled::Batch::default();

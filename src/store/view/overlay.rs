@@ -18,10 +18,17 @@ struct Slot<V> {
     pins: u32,
 }
 
+#[derive(Debug)]
+struct Shard<K, V> {
+    rows: HashMap<K, Slot<V>>,
+    /// How many of them are pinned.
+    pinned: usize,
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Overlay<K, V> {
-    shards: Vec<Mutex<HashMap<K, Slot<V>>>>,
+    shards: Vec<Mutex<Shard<K, V>>>,
     hasher: FixedState,
     /// Clean rows kept per shard; only for rows that never change once written.
     clean_max: usize,
@@ -29,50 +36,77 @@ pub struct Overlay<K, V> {
 
 impl<K: Hash + Eq + Clone, V: Clone> Overlay<K, V> {
     pub fn new(clean_max: usize) -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: FixedState::default(), clean_max }
+        let shard = || Mutex::new(Shard { rows: HashMap::default(), pinned: 0 });
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: FixedState::default(), clean_max }
     }
 
-    fn shard(&self, key: &K) -> &Mutex<HashMap<K, Slot<V>>> {
+    fn shard(&self, key: &K) -> &Mutex<Shard<K, V>> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
     pub fn get(&self, key: &K) -> Option<V> {
-        self.shard(key).lock().get(key).map(|slot| slot.value.clone())
+        self.shard(key).lock().rows.get(key).map(|slot| slot.value.clone())
     }
 
-    /// A change: stays until [`Overlay::unpin`] was called as often.
+    /// A change: stays until [`Overlay::unpin`] was called as often. Whoever lists it for a checkpoint pins it under the
+    /// same lock of the owner, so that no checkpoint sees the one without the other.
     pub fn pin(&self, key: &K, value: V) {
         let mut shard = self.shard(key).lock();
-        let pins = shard.get(key).map_or(0, |slot| slot.pins);
-        shard.insert(key.clone(), Slot { value, pins: pins + 1 });
+        let pins = shard.rows.get(key).map_or(0, |slot| slot.pins);
+        shard.pinned += usize::from(pins == 0);
+        shard.rows.insert(key.clone(), Slot { value, pins: pins + 1 });
     }
 
     pub fn unpin(&self, key: &K) {
         let mut shard = self.shard(key).lock();
-        if let Some(slot) = shard.get_mut(key) {
-            slot.pins = slot.pins.saturating_sub(1);
-            if slot.pins == 0 && self.clean_max == 0 {
-                shard.remove(key);
+        if let Some(slot) = shard.rows.get_mut(key)
+            && slot.pins > 0
+        {
+            slot.pins -= 1;
+            if slot.pins == 0 {
+                shard.pinned -= 1;
+                if self.clean_max == 0 {
+                    shard.rows.remove(key);
+                } else {
+                    self.trim(&mut shard);
+                }
             }
         }
-        self.trim(&mut shard);
     }
 
     /// Keeps a row that was read, for rows that never change.
     pub fn remember(&self, key: &K, value: V) {
         let mut shard = self.shard(key).lock();
-        if self.clean_max > 0 {
-            shard.entry(key.clone()).or_insert(Slot { value, pins: 0 });
-        }
+        shard.rows.entry(key.clone()).or_insert(Slot { value, pins: 0 });
         self.trim(&mut shard);
     }
 
-    fn trim(&self, shard: &mut HashMap<K, Slot<V>>) {
-        // Room for as many pinned ones again, so that a burst of changes does not make each call walk the shard.
-        if shard.len() > self.clean_max
-            && shard.len() > 2 * shard.values().take(self.clean_max + 1).filter(|s| s.pins > 0).count()
-        {
-            shard.retain(|_, slot| slot.pins > 0);
+    /// Drops all clean rows once they are too many: a walk per as many calls.
+    fn trim(&self, shard: &mut Shard<K, V>) {
+        if shard.rows.len() - shard.pinned > self.clean_max {
+            shard.rows.retain(|_, slot| slot.pins > 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_stays_until_it_is_written_as_often_as_made() {
+        let overlay = Overlay::new(0);
+        overlay.pin(&1, "a");
+        overlay.pin(&1, "b");
+        overlay.unpin(&1);
+        assert_eq!(overlay.get(&1), Some("b"));
+        overlay.unpin(&1);
+        overlay.unpin(&1);
+        assert_eq!(overlay.get(&1), None);
+        let overlay = Overlay::new(9);
+        overlay.pin(&0, 0);
+        (1..10_000).for_each(|n| overlay.remember(&n, n));
+        assert_eq!(overlay.get(&0), Some(0));
+        assert!(overlay.shards.iter().map(|s| s.lock().rows.len()).sum::<usize>() <= 10 * SHARDS);
     }
 }
