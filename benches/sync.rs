@@ -103,6 +103,7 @@ fn answer_bytes(answer: &SyncAnswer, asker: &Uid) -> Result<usize> {
         last_client_msg_no: Cow::Borrowed(&row.last_client_msg_no),
         version: row.version.get(),
         read_to_msg_seq: row.read_to_msg_seq,
+        deleted_to_msg_seq: row.deleted_to_msg_seq,
         is_deleted: row.is_deleted,
         reset: row.reset,
         complete: row.complete,

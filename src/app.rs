@@ -123,11 +123,14 @@ impl App {
         };
         let root_key = credentials.ensure_root(&config.auth, &config.data_dir, &hub).await?;
         let addr = config.listen.socket;
-        let gateway = Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(&config))
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::AddrInUse => anyhow::anyhow!("listen.socket = {addr} is in use by another process"),
-                _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
-            })?;
+        let gateway =
+            Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(&config))
+                .map_err(|error| match error.kind() {
+                    std::io::ErrorKind::AddrInUse => {
+                        anyhow::anyhow!("listen.socket = {addr} is in use by another process")
+                    }
+                    _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
+                })?;
         let state = HttpState::new(hub.clone(), credentials, metrics, &config, root_key.clone());
         let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
         let expiry = tokio::spawn(expire(hub.clone()));
@@ -226,9 +229,7 @@ pub fn open_store(config: &Config) -> anyhow::Result<DurableStore> {
 
 pub(crate) fn hub_limits(config: &Config) -> HubLimits {
     use protocol::ids::ChannelType;
-    let of = |channel_type| ChannelTypeLimits {
-        payload_bytes_max: config.limits.payload_bytes_max_of(channel_type),
-    };
+    let of = |channel_type| ChannelTypeLimits { payload_bytes_max: config.limits.payload_bytes_max_of(channel_type) };
     HubLimits {
         person: of(ChannelType::Person),
         group: of(ChannelType::Group),
