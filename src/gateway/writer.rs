@@ -6,11 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 use protocol::close::CloseReason;
 use protocol::native::Encoding;
+use smallvec::SmallVec;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::native::{self, Viewer};
@@ -48,7 +50,7 @@ pub struct Writer {
 #[derive(Default)]
 pub struct Writers {
     by_slot: Vec<Option<Box<Writer>>>,
-    scratch: Vec<u8>,
+    gathered: Gathered,
 }
 
 impl Writers {
@@ -128,10 +130,58 @@ enum Flushed {
     Gone,
 }
 
+/// What goes into one write. Kept between writes: a write of one frame must not cost an allocation.
+#[derive(Default)]
+struct Gathered {
+    /// Small frames, encoded or copied behind one another.
+    scratch: Vec<u8>,
+    pieces: Vec<Piece>,
+    bytes: usize,
+}
+
 /// Bytes to write, with how many live entries are done once they are.
 struct Piece {
-    bytes: Bytes,
+    bytes: PieceBytes,
     live_entries: usize,
+}
+
+enum PieceBytes {
+    /// Of the scratch.
+    Copied(Range<usize>),
+    /// Where all receivers share them.
+    Shared(Bytes),
+}
+
+impl Gathered {
+    fn clear(&mut self) {
+        self.scratch.clear();
+        self.pieces.clear();
+        self.bytes = 0;
+    }
+
+    fn push(&mut self, bytes: PieceBytes, live_entries: usize) {
+        self.bytes += match &bytes {
+            PieceBytes::Copied(range) => range.len(),
+            PieceBytes::Shared(bytes) => bytes.len(),
+        };
+        self.pieces.push(Piece { bytes, live_entries });
+    }
+
+    fn slice<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
+        match &piece.bytes {
+            PieceBytes::Copied(range) => &self.scratch[range.clone()],
+            PieceBytes::Shared(bytes) => bytes,
+        }
+    }
+
+    fn write(&self, socket: &OwnedWriteHalf) -> io::Result<usize> {
+        if let [only] = &self.pieces[..] {
+            return socket.try_write(self.slice(only));
+        }
+        let slices: SmallVec<[IoSlice<'_>; 8]> =
+            self.pieces.iter().map(|piece| IoSlice::new(self.slice(piece))).collect();
+        socket.try_write_vectored(&slices)
+    }
 }
 
 /// Drains outboxes of dirty slots, as long as the shard lives.
@@ -161,7 +211,7 @@ pub(super) async fn flusher(context: Rc<Context>) {
 
 fn flush_slot(context: &Rc<Context>, at: u32) {
     let mut writers = context.writers.borrow_mut();
-    let Writers { by_slot, scratch } = &mut *writers;
+    let Writers { by_slot, gathered } = &mut *writers;
     let Some(Some(writer)) = by_slot.get_mut(at as usize) else { return };
     let mut shard = context.shard.borrow_mut();
     if writer.blocked {
@@ -170,7 +220,7 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
         }
         return;
     }
-    match flush(writer, &mut shard, at, scratch) {
+    match flush(writer, &mut shard, at, gathered) {
         Flushed::All => {
             let closing = shard.slot(at, writer.session).and_then(|slot| slot.closing);
             if let Some(reason) = closing {
@@ -231,38 +281,37 @@ fn end(shard: &mut Shard, by_slot: &mut [Option<Box<Writer>>], at: u32) {
     }
 }
 
-fn flush(writer: &mut Writer, shard: &mut Shard, at: u32, scratch: &mut Vec<u8>) -> Flushed {
+fn flush(writer: &mut Writer, shard: &mut Shard, at: u32, gathered: &mut Gathered) -> Flushed {
     loop {
-        match write_pending(writer) {
-            Ok(true) => {}
-            Ok(false) => return Flushed::Blocked,
-            Err(_) => return Flushed::Gone,
+        if !writer.pending.is_empty() {
+            match write_pending(writer) {
+                Ok(true) => {}
+                Ok(false) => return Flushed::Blocked,
+                Err(_) => return Flushed::Gone,
+            }
         }
         let Some(slot) = shard.slot(at, writer.session) else { return Flushed::Gone };
-        let pieces = gather(writer, slot, scratch);
-        if pieces.is_empty() {
-            shard.written(at, 0);
-            // Telling gaps makes the slot dirty again; its notices go out with the next round of the flusher.
+        gather(writer, slot, gathered);
+        if gathered.pieces.is_empty() {
+            // Everything has drained; what was dropped meanwhile is told now.
+            if shard.written(at, 0) {
+                continue;
+            }
             return Flushed::All;
         }
-        let total: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
-        let written = {
-            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-            for (slice, piece) in slices.iter_mut().zip(&pieces) {
-                *slice = IoSlice::new(&piece.bytes);
-            }
-            writer.write.try_write_vectored(&slices[..pieces.len()])
-        };
-        let written = match written {
+        let written = match gathered.write(&writer.write) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(_) => return Flushed::Gone,
         };
-        let live_entries = settle(writer, pieces, written);
-        shard.written(at, live_entries);
-        if written < total {
+        let live_entries = settle(writer, gathered, written);
+        let more = shard.written(at, live_entries);
+        if written < gathered.bytes {
             return Flushed::Blocked;
+        }
+        if !more {
+            return Flushed::All;
         }
     }
 }
@@ -284,74 +333,70 @@ fn write_pending(writer: &mut Writer) -> io::Result<bool> {
             Err(error) => return Err(error),
         }
     }
-    if writer.pending.capacity() > 0 {
-        writer.pending = VecDeque::new();
-    }
+    writer.pending = VecDeque::new();
     Ok(true)
 }
 
 /// Encodes what goes into the next write. Control entries leave the outbox here, live ones stay until they are written,
 /// so that a reader that takes nothing holds no more than its bound.
-fn gather(writer: &Writer, slot: &mut crate::hub::shard::Slot, scratch: &mut Vec<u8>) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = Vec::new();
-    let mut gathered = 0;
-    scratch.clear();
-    while gathered + scratch.len() < WRITE_BYTES_MAX
+fn gather(writer: &Writer, slot: &mut crate::hub::shard::Slot, gathered: &mut Gathered) {
+    gathered.clear();
+    while gathered.scratch.len() < WRITE_BYTES_MAX
         && let Some(control) = slot.outbox.pop_control()
     {
-        native::append_control(writer.encoding, &writer.viewer, control, scratch);
+        native::append_control(writer.encoding, &writer.viewer, control, &mut gathered.scratch);
     }
-    if !scratch.is_empty() {
-        gathered += scratch.len();
-        pieces.push(Piece { bytes: Bytes::copy_from_slice(scratch), live_entries: 0 });
-        scratch.clear();
+    if !gathered.scratch.is_empty() {
+        gathered.push(PieceBytes::Copied(0..gathered.scratch.len()), 0);
     }
-    let mut copied = 0;
+    let alone = gathered.pieces.is_empty() && slot.outbox.live().len() == 1;
+    let (mut copied, mut from) = (0, gathered.scratch.len());
     for live in slot.outbox.live() {
-        if gathered + scratch.len() >= WRITE_BYTES_MAX || pieces.len() + 2 > PIECES_MAX {
+        let unsent = gathered.scratch.len() - from;
+        if gathered.bytes + unsent >= WRITE_BYTES_MAX || gathered.pieces.len() + 2 > PIECES_MAX {
             break;
         }
         let bytes = native::live(writer.encoding, &writer.viewer, live);
-        if bytes.len() < COPY_BYTES_MAX {
-            scratch.extend_from_slice(&bytes);
+        if bytes.len() < COPY_BYTES_MAX && !alone {
+            gathered.scratch.extend_from_slice(&bytes);
             copied += 1;
             continue;
         }
         if copied > 0 {
-            gathered += scratch.len();
-            pieces.push(Piece { bytes: Bytes::copy_from_slice(scratch), live_entries: copied });
-            scratch.clear();
-            copied = 0;
+            gathered.push(PieceBytes::Copied(from..gathered.scratch.len()), copied);
+            (copied, from) = (0, gathered.scratch.len());
         }
-        gathered += bytes.len();
-        pieces.push(Piece { bytes, live_entries: 1 });
+        gathered.push(PieceBytes::Shared(bytes), 1);
     }
     if copied > 0 {
-        // A single entry is written from where it is shared.
-        pieces.push(Piece { bytes: Bytes::copy_from_slice(scratch), live_entries: copied });
-        scratch.clear();
+        gathered.push(PieceBytes::Copied(from..gathered.scratch.len()), copied);
     }
-    pieces
 }
 
 /// Sorts out a write that may have taken only part: returns how many live entries are done.
-fn settle(writer: &mut Writer, pieces: Vec<Piece>, written: usize) -> usize {
+fn settle(writer: &mut Writer, gathered: &Gathered, written: usize) -> usize {
+    if written == gathered.bytes {
+        return gathered.pieces.iter().map(|piece| piece.live_entries).sum();
+    }
     let mut rest = written;
     let mut live_entries = 0;
-    for mut piece in pieces {
-        let len = piece.bytes.len();
-        if rest >= len {
-            rest -= len;
+    for piece in &gathered.pieces {
+        let bytes = gathered.slice(piece);
+        if rest >= bytes.len() {
+            rest -= bytes.len();
             live_entries += piece.live_entries;
-        } else if rest > 0 {
-            // Its first bytes are out, so the rest must follow whatever happens to the outbox.
-            piece.bytes.advance(rest);
-            rest = 0;
-            live_entries += piece.live_entries;
-            writer.pending.push_back(piece.bytes);
-        } else if piece.live_entries == 0 {
-            writer.pending.push_back(piece.bytes);
+            continue;
         }
+        // Once its first bytes are out the rest must follow, whatever happens to the outbox; so must control entries,
+        // which have left it.
+        if rest > 0 || piece.live_entries == 0 {
+            writer.pending.push_back(match &piece.bytes {
+                PieceBytes::Copied(_) => Bytes::copy_from_slice(&bytes[rest..]),
+                PieceBytes::Shared(bytes) => bytes.slice(rest..),
+            });
+            live_entries += piece.live_entries;
+        }
+        rest = 0;
     }
     live_entries
 }

@@ -263,7 +263,7 @@ impl Outbox {
     }
 
     /// What waits in the live part, oldest first.
-    pub fn live(&self) -> impl Iterator<Item = &Live> {
+    pub fn live(&self) -> impl ExactSizeIterator<Item = &Live> {
         self.live.iter()
     }
 

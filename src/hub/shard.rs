@@ -403,19 +403,18 @@ impl Shard {
         }
     }
 
-    /// Removes written live entries of a slot and keeps the count of waiting bytes.
-    pub fn written(&mut self, at: u32, live_entries: usize) {
-        if let Some(slot) = self.slots.get_mut(at as usize) {
-            let before = slot.outbox.live_bytes();
-            slot.outbox.pop_live(live_entries);
-            self.outbox_bytes -= (before - slot.outbox.live_bytes()) as i64;
-            slot.wake_paused();
-            let gaps = slot.outbox.tell_gaps();
-            if gaps > 0 {
-                self.shared.metrics.gaps.inc_by(gaps as u64);
-                mark(&mut self.dirty, at, slot);
-            }
+    /// Removes written live entries of a slot and keeps the count of waiting bytes. Returns whether more waits.
+    pub fn written(&mut self, at: u32, live_entries: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(at as usize) else { return false };
+        let before = slot.outbox.live_bytes();
+        slot.outbox.pop_live(live_entries);
+        self.outbox_bytes -= (before - slot.outbox.live_bytes()) as i64;
+        slot.wake_paused();
+        let gaps = slot.outbox.tell_gaps();
+        if gaps > 0 {
+            self.shared.metrics.gaps.inc_by(gaps as u64);
         }
+        !slot.outbox.is_empty()
     }
 
     // Work.
@@ -685,7 +684,7 @@ impl Shard {
         let mut delivered = 0;
         let mut to = |at: u32| {
             let Some(slot) = slots.get(at as usize) else { return };
-            let copy = if delivery.origins.is_empty() || !delivery.has_origin(slot.session) {
+            let copy = if !delivery.has_origin(slot.session) {
                 delivery.clone()
             } else {
                 match delivery.without(slot.session) {
@@ -851,9 +850,15 @@ fn local_sessions_of_pair(shared: &Shared, shard: u16, key: &ChannelKey, to: &mu
 
 /// Which side of a person channel a user looks from.
 pub fn side_of(key: &ChannelKey, uid: &Uid) -> Side {
-    match key.channel_id().split_once('@') {
-        Some((first, _)) if key.channel_type() == ChannelType::Person && first != uid.as_str() => Side::Second,
-        _ => Side::First,
+    match key.channel_type() {
+        ChannelType::Group | ChannelType::CustomerService => Side::First,
+        // `first@second`, and no uid holds an `@`.
+        ChannelType::Person => {
+            match key.channel_id().strip_prefix(uid.as_str()).is_some_and(|rest| rest.starts_with('@')) {
+                true => Side::First,
+                false => Side::Second,
+            }
+        }
     }
 }
 
