@@ -29,6 +29,8 @@ struct Conversation {
     base: (u64, u64),
     /// Own last message: seq and id.
     own: (u64, u64),
+    /// Messages up to here were deleted: history still has them, the conversation does not.
+    floor: u64,
     /// Messages held: whether one counts as unread, and whether it is a command.
     held: BTreeMap<u64, (bool, bool)>,
 }
@@ -48,6 +50,7 @@ impl Conversation {
     }
 
     fn drop_to(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
         self.held = self.held.split_off(&(floor + 1));
     }
 }
@@ -76,7 +79,9 @@ impl Replica {
         let to_self = *key == ("u".to_owned(), 1);
         let counts =
             message.red_dot && !message.sync_once && !own && !to_self && message.state == MessageState::Live;
-        conversation.held.insert(message.message_seq, (counts, message.sync_once));
+        if message.message_seq > conversation.floor {
+            conversation.held.insert(message.message_seq, (counts, message.sync_once));
+        }
     }
 
     fn take_row(&mut self, row: &Row<'_>) {
@@ -153,9 +158,10 @@ impl Replica {
             }
             ServerFrame::Event(Event::Member(event)) => {
                 let key = (event.channel_id.to_string(), event.channel_type);
-                let conversation = self.conversations.entry(key).or_default();
+                let conversation = self.conversations.entry(key.clone()).or_default();
                 if event.left.iter().any(|uid| uid == "u") && event.version > conversation.version {
                     *conversation = Conversation { version: event.version, ..Conversation::default() };
+                    self.gaps.retain(|(gap, ..)| *gap != key);
                     self.saw_version(event.version);
                 }
                 if event.joined.iter().any(|uid| uid == "u") {
@@ -180,7 +186,7 @@ impl Replica {
             only_unread: false,
         };
         let asked = resume.clone();
-        let mut client = Client::connect(server, &token, Encoding::MessagePack, |c| {
+        let client = Client::connect(server, &token, Encoding::MessagePack, |c| {
             c.resume = inline.then_some(resume);
         })
         .await;
