@@ -264,7 +264,8 @@ fn documents_name_files_that_exist() {
             // A link is relative to the page; every other name to the root.
             let linked = path.parent().is_some_and(|dir| dir.join(word).exists());
             let without_symbol = word.split("::").next().unwrap_or(word);
-            if is_path && !linked && !root().join(word).exists() && !root().join(without_symbol).exists() {
+            let names = [word.to_owned(), without_symbol.to_owned(), format!("{word}.rs")];
+            if is_path && !linked && !names.iter().any(|name| root().join(name).exists()) {
                 missing.insert(word.to_owned());
             }
         }

@@ -38,6 +38,7 @@ async fn what_is_over_is_withheld_and_not_unread() {
         let [item] = items else { panic!("{items:?}") };
         assert_eq!((item.message_seq, item.state, item.payload.len()), (1, MessageState::Expired, 0));
     }
+    drop(hub);
     let server = server.restart().await;
     let mut b = server.connect("b").await;
     assert_eq!(b.sync(|_| {}).await.expect("synced").rows[0].unread, 1);

@@ -31,6 +31,8 @@ struct Conversation {
     own: (u64, u64),
     /// Messages up to here were deleted: history still has them, the conversation does not.
     floor: u64,
+    /// Everything above the floor is held, up to the last: the last is a cursor.
+    whole: bool,
     /// Messages held: whether one counts as unread, and whether it is a command.
     held: BTreeMap<u64, (bool, bool)>,
 }
@@ -72,6 +74,7 @@ impl Replica {
             return;
         }
         let conversation = self.conversations.entry(key.clone()).or_default();
+        conversation.whole |= message.message_seq == 1;
         let own = message.from_uid == "u";
         if own && message.message_seq > conversation.own.0 {
             conversation.own = (message.message_seq, message.message_id);
@@ -97,12 +100,14 @@ impl Replica {
             return;
         }
         conversation.base = (row.unread, row.last_msg_seq);
-        let (top, first) = (conversation.top(), row.first_seq);
+        // Only what was whole was named as a cursor.
+        let held_to = if conversation.whole { conversation.top() } else { conversation.floor };
+        conversation.whole = true;
         for message in &row.recents {
             self.take_message(&key, message);
         }
-        if !row.complete && first > top + 1 {
-            self.gaps.push((key, top + 1, first - 1));
+        if !row.complete && row.first_seq > held_to + 1 {
+            self.gaps.push((key, held_to + 1, row.first_seq - 1));
         }
     }
 
@@ -199,7 +204,7 @@ impl Replica {
 
     fn cursors(&self) -> Vec<protocol::native::Cursor<'static>> {
         let gapless = |key: &&Key| !self.gaps.iter().any(|(gap, ..)| gap == *key);
-        let held = self.conversations.keys().filter(gapless);
+        let held = self.conversations.keys().filter(gapless).filter(|key| self.conversations[*key].whole);
         held.map(|key| cursor(&key.0, key.1, self.conversations[key].top())).filter(|c| c.last_msg_seq > 0).collect()
     }
 
