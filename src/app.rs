@@ -144,11 +144,14 @@ impl App {
     ) -> anyhow::Result<(RootKeySource, Gateway, HttpServer)> {
         let root_key = credentials.ensure_root(&config.auth, &config.data_dir, hub).await?;
         let addr = config.listen.socket;
-        let gateway = Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(config))
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::AddrInUse => anyhow::anyhow!("listen.socket = {addr} is in use by another process"),
-                _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
-            })?;
+        let gateway =
+            Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(config))
+                .map_err(|error| match error.kind() {
+                    std::io::ErrorKind::AddrInUse => {
+                        anyhow::anyhow!("listen.socket = {addr} is in use by another process")
+                    }
+                    _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
+                })?;
         let state = HttpState::new(hub.clone(), credentials, metrics, config, root_key.clone());
         let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
         Ok((root_key, gateway, http))
@@ -189,8 +192,8 @@ impl App {
         let committer = self.committer;
         let _ = tokio::task::spawn_blocking(move || committer.join()).await;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(500));
-        let closed = self.gateway.close_sessions(left).await;
-        let http_ended = self.http.drain(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
+        // Side by side, so that a socket whose peer does not answer its close leaves HTTP requests their time.
+        let (closed, http_ended) = tokio::join!(self.gateway.close_sessions(left), self.http.drain(left));
         let store = self.store;
         let checkpoint = tokio::task::spawn_blocking(move || store.checkpoint()).await;
         let stored = match checkpoint {
@@ -245,9 +248,7 @@ pub fn open_store(config: &Config) -> anyhow::Result<DurableStore> {
 
 pub(crate) fn hub_limits(config: &Config) -> HubLimits {
     use protocol::ids::ChannelType;
-    let of = |channel_type| ChannelTypeLimits {
-        payload_bytes_max: config.limits.payload_bytes_max_of(channel_type),
-    };
+    let of = |channel_type| ChannelTypeLimits { payload_bytes_max: config.limits.payload_bytes_max_of(channel_type) };
     HubLimits {
         person: of(ChannelType::Person),
         group: of(ChannelType::Group),

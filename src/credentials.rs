@@ -147,7 +147,7 @@ impl Credentials {
     /// # Errors
     /// `CredentialUnknown`; `Invalid` uid when a shared token needs one; `Forbidden` when the uid named is none of its
     /// owners; what the store refuses.
-    pub async fn identify(&self, hub: &Hub, credential: &str, named_uid: Option<&Uid>) -> Result<Identity, Refusal> {
+    pub fn identify(&self, hub: &Hub, credential: &str, named_uid: Option<&Uid>) -> Result<Identity, Refusal> {
         if credential.is_empty() || credential.len() > CREDENTIAL_BYTES_MAX {
             return Err(Refusal::CredentialUnknown);
         }
@@ -158,7 +158,7 @@ impl Credentials {
             }
             return Ok(Identity::Key { key_id: key.key_id, scopes: key.scopes, namespace: key.namespace });
         }
-        let owners = hub.token_owners(hash).await?;
+        let owners = hub.token_owners(&hash)?;
         let Some((first_uid, first_flag, _)) = owners.first() else {
             return Err(Refusal::CredentialUnknown);
         };
@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         let text = std::fs::read_to_string(&path).expect("there").trim().to_owned();
         assert!(text.starts_with("cw_root_") && text.len() == 8 + 48, "{text}");
-        let identity = credentials.identify(&hub, &text, None).await.expect("known");
+        let identity = credentials.identify(&hub, &text, None).expect("known");
         assert!(matches!(identity, Identity::Key { scopes: Scopes { admin: true, .. }, .. }));
 
         // As after a restart: only then is a pepper that is there no fresh one.
@@ -431,7 +431,7 @@ mod tests {
         std::fs::remove_file(&path).expect("moved away");
         let again = credentials.ensure_root(&auth, dir.path(), &hub).await.expect("known by hash");
         assert_eq!(again, RootKeySource::StoredHashOnly);
-        assert!(credentials.identify(&hub, &text, None).await.is_ok());
+        assert!(credentials.identify(&hub, &text, None).is_ok());
         assert!(!path.exists());
     }
 
@@ -447,15 +447,15 @@ mod tests {
 
         auth.root_key = "given-by-the-environment-0123".into();
         assert_eq!(credentials.ensure_root(&auth, dir.path(), &hub).await.expect("set"), RootKeySource::Environment);
-        assert!(credentials.identify(&hub, &auth.root_key, None).await.is_ok());
-        assert_eq!(credentials.identify(&hub, &old, None).await, Err(Refusal::CredentialUnknown));
+        assert!(credentials.identify(&hub, &auth.root_key, None).is_ok());
+        assert_eq!(credentials.identify(&hub, &old, None), Err(Refusal::CredentialUnknown));
 
         let file = dir.path().join("given");
         std::fs::write(&file, "given-by-a-file-0123456789\n").expect("written");
         auth = Auth { root_key: String::new(), root_key_file: file.clone() };
         let source = credentials.ensure_root(&auth, dir.path(), &hub).await.expect("set");
         assert_eq!(source, RootKeySource::ConfiguredFile(file));
-        assert!(credentials.identify(&hub, "given-by-a-file-0123456789", None).await.is_ok());
+        assert!(credentials.identify(&hub, "given-by-a-file-0123456789", None).is_ok());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -480,12 +480,12 @@ mod tests {
         let mut key = credentials.root_key(&minted.text);
         key.key_id.clone_from(&minted.key_id);
         hub.put_key(key.clone()).await.expect("stored");
-        assert!(credentials.identify(&hub, &minted.text, None).await.is_ok());
+        assert!(credentials.identify(&hub, &minted.text, None).is_ok());
         key.revoked = true;
         hub.put_key(key).await.expect("stored");
         let endless = "x".repeat(CREDENTIAL_BYTES_MAX + 1);
         for text in [minted.text.as_str(), "", "cw_", endless.as_str()] {
-            assert_eq!(credentials.identify(&hub, text, None).await, Err(Refusal::CredentialUnknown));
+            assert_eq!(credentials.identify(&hub, text, None), Err(Refusal::CredentialUnknown));
         }
     }
 }

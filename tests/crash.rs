@@ -189,7 +189,14 @@ impl Client {
         }
     }
 
-    async fn message(&mut self, channel: &Channel, uid: &str, name: &str, bytes: Vec<u8>, level: Durability) -> Result<u64> {
+    async fn message(
+        &mut self,
+        channel: &Channel,
+        uid: &str,
+        name: &str,
+        bytes: Vec<u8>,
+        level: Durability,
+    ) -> Result<u64> {
         let client_seq = self.seq();
         let (channel_id, channel_type) = channel.seen_by(uid);
         let send = Send {
@@ -211,7 +218,13 @@ impl Client {
     }
 
     /// Sends and waits: seq, id, duplicate; or the code of the refusal.
-    async fn ask(&mut self, channel: &Channel, uid: &str, name: &str, bytes: Vec<u8>) -> Result<Result<(u64, u64, bool), String>> {
+    async fn ask(
+        &mut self,
+        channel: &Channel,
+        uid: &str,
+        name: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Result<(u64, u64, bool), String>> {
         let asked = self.message(channel, uid, name, bytes, Durability::Disk).await?;
         loop {
             match self.next().await? {
@@ -256,7 +269,14 @@ impl Client {
 }
 
 /// One sender: keeps sends in flight until the server is gone.
-async fn sender(server: String, key: String, uid: String, round: u32, seed: u64, ledger: Arc<Mutex<Ledger>>) -> Result<()> {
+async fn sender(
+    server: String,
+    key: String,
+    uid: String,
+    round: u32,
+    seed: u64,
+    ledger: Arc<Mutex<Ledger>>,
+) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut client = Client::connect(&server, &key, &uid).await?;
     let mut in_flight: HashMap<u64, (String, Durability)> = HashMap::new();
@@ -351,14 +371,21 @@ async fn verify(server: &Server, key: &str, ledger: &mut Ledger, rng: &mut StdRn
                 None => verified.push((message.message_id, name.clone())),
             }
         }
-        ensure!(verified.len() as u64 == first - 1 + messages.len() as u64, "{channel:?}: what was read before is gone");
+        ensure!(
+            verified.len() as u64 == first - 1 + messages.len() as u64,
+            "{channel:?}: what was read before is gone"
+        );
         for (i, (id, name)) in verified.iter().enumerate() {
             ensure!(stored.insert(name.clone(), (i as u64 + 1, *id)).is_none(), "{name} is stored twice");
         }
     }
     let acked = ledger.sent.iter().filter_map(|(name, sent)| Some((name, sent.acked?)));
     for (name, outcome) in acked {
-        ensure!(stored.get(name) == Some(&outcome), "{name} was acked as {outcome:?}, stored is {:?}", stored.get(name));
+        ensure!(
+            stored.get(name) == Some(&outcome),
+            "{name} was acked as {outcome:?}, stored is {:?}",
+            stored.get(name)
+        );
     }
     // Retries: a sample of all rounds, and whatever had no outcome.
     let names: Vec<String> = ledger.sent.keys().cloned().collect();
@@ -373,7 +400,9 @@ async fn verify(server: &Server, key: &str, ledger: &mut Ledger, rng: &mut StdRn
         let outcome = client.ask(&channel, &from, &name, payload(&name)).await?;
         let (seq, id, duplicate) = outcome.map_err(|code| anyhow::anyhow!("retry of {name} refused: {code}"))?;
         match stored.get(&name) {
-            Some(first) => ensure!(duplicate && (seq, id) == *first, "retry of {name}: {first:?}, then {:?}", (seq, id)),
+            Some(first) => {
+                ensure!(duplicate && (seq, id) == *first, "retry of {name}: {first:?}, then {:?}", (seq, id))
+            }
             None => {
                 ensure!(!duplicate, "{name} is called a duplicate and was not stored");
                 stored.insert(name.clone(), (seq, id));

@@ -262,6 +262,10 @@ impl Pair {
                 sorted(store.channels_of(&user).expect("read")),
                 sorted(model.channels_of(&user).expect("read"))
             );
+            assert_eq!(
+                sorted(store.group_channels_of(&user).expect("read")),
+                sorted(model.group_channels_of(&user).expect("read"))
+            );
             assert_eq!(store.channel_count_of(&user).expect("read"), model.channel_count_of(&user).expect("read"));
             assert_eq!(store.user_known(&user).expect("read"), model.user_known(&user).expect("read"), "{user}");
             for since in [Version::ZERO, since, model.version()] {

@@ -63,7 +63,9 @@ impl Source {
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let end = self.text.find("#[cfg(test)]\nmod ").unwrap_or(self.text.len());
         let lines = self.text[..end].lines().enumerate();
-        lines.map(|(i, line)| (i + 1, line.split("//").next().unwrap_or_default())).filter(|(_, line)| !line.trim().is_empty())
+        lines
+            .map(|(i, line)| (i + 1, line.split("//").next().unwrap_or_default()))
+            .filter(|(_, line)| !line.trim().is_empty())
     }
 }
 
@@ -193,7 +195,9 @@ fn names_inside_the_hub_go_down() {
             faults.push(format!("{}: not in the layers of tests/tidy.rs", source.path));
             continue;
         };
-        for (line, code) in source.code().filter(|(_, code)| code.contains("use super::") || code.contains("use crate::hub::")) {
+        for (line, code) in
+            source.code().filter(|(_, code)| code.contains("use super::") || code.contains("use crate::hub::"))
+        {
             for there in named(code, "super::").chain(named(code, "crate::hub::")) {
                 let Some(depth) = layer(there) else { continue };
                 let excused = HUB_UPWARD.iter().any(|(from, to, _)| *from == file && *to == there);
@@ -211,7 +215,8 @@ fn every_queue_has_a_bound() {
     let mut faults = Vec::new();
     for source in sources(&["src", "protocol/src"]).iter().filter(|source| !source.is_test()) {
         for (line, code) in source.code() {
-            for word in ["unbounded_channel", "mpsc::channel()", "UnboundedSender", "UnboundedReceiver", "unbounded()"] {
+            for word in ["unbounded_channel", "mpsc::channel()", "UnboundedSender", "UnboundedReceiver", "unbounded()"]
+            {
                 if code.contains(word) {
                     faults.push(format!("{}:{line}: {word}", source.path));
                 }

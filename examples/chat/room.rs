@@ -52,6 +52,19 @@ struct Conversation {
     counted_to: u64,
 }
 
+/// What is told twice or late changes nothing: only a later version of a conversation counts.
+#[derive(Debug, Default)]
+struct Versions(BTreeMap<Channel, u64>);
+
+impl Versions {
+    fn is_news(&mut self, channel: &Channel, version: u64) -> bool {
+        let known = self.0.entry(channel.clone()).or_default();
+        let news = version > *known;
+        *known = (*known).max(version);
+        news
+    }
+}
+
 /// The chat.
 pub struct Room {
     uid: String,
@@ -63,6 +76,8 @@ pub struct Room {
     backend: Option<Backend>,
     current: Option<Channel>,
     conversations: BTreeMap<Channel, Conversation>,
+    /// Of changes that are not messages.
+    versions: Versions,
     /// Everybody met, for `/who`.
     known: BTreeSet<String>,
     caught_up: bool,
@@ -91,6 +106,7 @@ impl Room {
             backend,
             current: None,
             conversations: BTreeMap::new(),
+            versions: Versions::default(),
             known: BTreeSet::new(),
             caught_up: false,
             greeted: false,
@@ -169,6 +185,7 @@ impl Room {
 
     fn row(&mut self, row: &Row<'static>) {
         let channel = Channel { id: row.channel_id.clone().into_owned(), kind: row.channel_type };
+        self.versions.is_news(&channel, row.version);
         if row.is_deleted {
             self.conversations.remove(&channel);
             return;
@@ -231,6 +248,9 @@ impl Room {
             }
             Event::Conversation(change) => {
                 let channel = Channel { id: change.channel_id.into_owned(), kind: change.channel_type };
+                if !self.versions.is_news(&channel, change.version) {
+                    return;
+                }
                 if change.is_deleted {
                     self.conversations.remove(&channel);
                 } else {
@@ -311,11 +331,15 @@ impl Room {
             ("delete", []) => {
                 let channel = self.here()?;
                 let (channel_id, channel_type) = (Cow::Owned(channel.id.clone()), channel.kind);
-                self.ask(move |client_seq| {
-                    let delete = native::DeleteConversation { client_seq, channel_id, channel_type };
-                    ClientFrame::DeleteConversation(delete)
-                })
-                .await?;
+                let answer = self
+                    .ask(move |client_seq| {
+                        let delete = native::DeleteConversation { client_seq, channel_id, channel_type };
+                        ClientFrame::DeleteConversation(delete)
+                    })
+                    .await?;
+                if let ServerFrame::Done(done) = answer {
+                    self.versions.is_news(&channel, done.version);
+                }
                 self.conversations.remove(&channel);
                 self.note(&format!("{} is off your list", name_of(&channel)));
             }
@@ -400,6 +424,7 @@ impl Room {
             .await?;
         let ServerFrame::Done(done) = answer else { bail!("the server answered something else") };
         let now = done.unread.unwrap_or(unread.unsigned_abs());
+        self.versions.is_news(&channel, done.version);
         self.conversations.entry(channel.clone()).or_default().unread = now;
         self.note(&format!("{now} unread in {}", name_of(&channel)));
         Ok(())

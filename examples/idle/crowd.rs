@@ -258,7 +258,9 @@ impl Crew for Crowd {
     fn opened(&mut self, index: usize, link: &mut Link) -> Result<()> {
         let (uid, token) = &self.users[index];
         let resume = match self.sessions[index].version {
-            Some(version) if self.phase == Phase::ComingBack => Some(Resume { version, msg_count: 1, ..Resume::default() }),
+            Some(version) if self.phase == Phase::ComingBack => {
+                Some(Resume { version, msg_count: 1, ..Resume::default() })
+            }
             _ => None,
         };
         frames::push(link.out(), &frames::connect(uid, token, "idle", resume))

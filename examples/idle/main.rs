@@ -122,11 +122,9 @@ impl fmt::Display for Report {
         }
         writeln!(f, "; this tool {:.1} us each", self.own_cpu_us_per_connect)?;
         writeln!(f, "  one message {} acked, {} delivered", self.acks, self.deliveries)?;
-        if let (Some(empty), Some(now), Some(each)) = (
-            self.server_rss_empty_bytes,
-            self.server_rss_after_messages_bytes,
-            self.server_rss_bytes_per_connection,
-        ) {
+        if let (Some(empty), Some(now), Some(each)) =
+            (self.server_rss_empty_bytes, self.server_rss_after_messages_bytes, self.server_rss_bytes_per_connection)
+        {
             let mb = |bytes: u64| bytes as f64 / 1e6;
             writeln!(f, "  memory      {:.1} MB empty, {:.1} MB now: {each:.0} B per session", mb(empty), mb(now))?;
         }
@@ -225,7 +223,9 @@ fn run(
 
     let empty = rss()?;
     let (cpu_before, own_before, started) = (cpu()?, Process::own().cpu()?, Instant::now());
-    fleet.connect_all(0..sessions, args.connecting, limit, &mut crowd, Crowd::ready, |done| bar.set_position(done as u64))?;
+    fleet.connect_all(0..sessions, args.connecting, limit, &mut crowd, Crowd::ready, |done| {
+        bar.set_position(done as u64)
+    })?;
     let connected_in = started.elapsed();
     let per_session = |after: Option<Duration>, before: Option<Duration>| {
         after.zip(before).map(|(after, before)| (after - before).as_secs_f64() * 1e6 / sessions as f64)

@@ -21,6 +21,8 @@ mod procfs;
 mod raw;
 mod report;
 mod run;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::process::ExitCode;

@@ -81,9 +81,13 @@ pub fn run(args: &Args, plan: Plan, key: &str) -> Result<Report> {
         starved: Vec::new(),
         watched,
     };
-    let marks = runner.send_phase()?;
+    let mut marks = runner.send_phase()?;
     let complete = runner.drain_phase()?;
     let ended = runner.mark()?;
+    if args.messages.is_some_and(|most| ended.counts.sent >= most) {
+        // A given number of messages is measured until the last of them has arrived.
+        marks.1 = ended.clone();
+    }
     if complete && args.read_back {
         runner.read_back()?;
     }
@@ -149,11 +153,7 @@ impl Runner<'_> {
         }
         self.world.measure_until_ns = self.world.clock();
         let end = self.mark()?;
-        let begin = match begin {
-            Some(begin) => begin,
-            None => end.clone(),
-        };
-        Ok((begin, end))
+        Ok((begin.unwrap_or_else(|| end.clone()), end))
     }
 
     fn send_one(&mut self, intended_ns: u64) -> Result<()> {

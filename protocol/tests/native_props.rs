@@ -81,16 +81,16 @@ prop_compose! {
 
 prop_compose! {
     fn row()(
-        channel in (text(), any::<u8>()), numbers in (number(), number(), number(), number(), number(), number()),
+        channel in (text(), any::<u8>()), numbers in (number(), number(), number(), number(), number(), number(), number()),
         last_client_msg_no in text(), flags in any::<(bool, bool, bool)>(), changed in prop::collection::vec(number(), 0..4),
         recents in prop::collection::vec(item(), 0..4),
     ) -> Row<'static> {
         let (channel_id, channel_type) = channel;
-        let (unread, timestamp, last_msg_seq, version, read_to_msg_seq, first_seq) = numbers;
+        let (unread, timestamp, last_msg_seq, version, read_to_msg_seq, first_seq, deleted_to_msg_seq) = numbers;
         let (is_deleted, reset, complete) = flags;
         Row {
             channel_id, channel_type, unread, timestamp, last_msg_seq, last_client_msg_no, version, read_to_msg_seq,
-            is_deleted, reset, complete, first_seq, changed, recents,
+            deleted_to_msg_seq, is_deleted, reset, complete, first_seq, changed, recents,
         }
     }
 }

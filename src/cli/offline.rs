@@ -8,7 +8,7 @@ use protocol::ids::{DeviceFlag, Uid};
 
 use crate::config::Config;
 use crate::credentials::{Credentials, RootKeySource, find_root_key, mint_api_key, mint_secret};
-use crate::http::admin::{KEYS_MAX, KeyBody, KeyMade, check_new_key, scope_words};
+use crate::http::admin::{KEYS_MAX, KeyBody, KeyMade, check_new_key, listed};
 use crate::store::{ApiKey, Commit, ROOT_KEY_ID, Record, Store};
 
 /// An opened data directory.
@@ -18,16 +18,6 @@ pub(super) struct Directory {
     data_dir: PathBuf,
     /// Whether the configuration gives the root key, so that it cannot be rotated here.
     root_is_given: bool,
-}
-
-fn listed(key: &ApiKey) -> KeyBody {
-    KeyBody {
-        key_id: key.key_id.clone(),
-        name: key.name.clone(),
-        scopes: scope_words(key.scopes),
-        namespace: key.namespace.clone(),
-        revoked: key.revoked,
-    }
 }
 
 impl Directory {

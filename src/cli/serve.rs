@@ -18,6 +18,8 @@ pub(super) fn run(loaded: Loaded) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("chinwag-http")
+        // They ask the store, which is work of the CPU and the disk: more threads would only wait for each other.
+        .max_blocking_threads(8)
         .build()
         .context("cannot make the runtime")?;
     runtime.block_on(serve(config))

@@ -356,12 +356,7 @@ impl Connection {
     }
 
     /// Requests that ask the store: each in a task of its own, answered in whatever order they are done.
-    fn ask(
-        &self,
-        context: &Rc<Context>,
-        shard: &mut Shard,
-        frame: &ClientFrame<'_>,
-    ) -> Result<(), (u64, Refusal)> {
+    fn ask(&self, context: &Rc<Context>, shard: &mut Shard, frame: &ClientFrame<'_>) -> Result<(), (u64, Refusal)> {
         let (uid, hub, place) = (self.uid.clone(), context.hub.clone(), self.place);
         let channel = |client_seq: u64, id: &str, number: u8| {
             native::channel_of(&self.uid, id, number).map_err(|refusal| (client_seq, refusal))
@@ -482,9 +477,8 @@ impl Connection {
         self.begin_request(shard);
         let (context, place) = (context.clone(), self.place);
         tokio::task::spawn_local(async move {
-            let control = answer
-                .await
-                .unwrap_or_else(|refusal| Control::Refused { client_seq: Some(client_seq), refusal });
+            let control =
+                answer.await.unwrap_or_else(|refusal| Control::Refused { client_seq: Some(client_seq), refusal });
             let mut shard = context.shard.borrow_mut();
             shard.answer(place.slot, place.session, control);
             shard.finish_turn();

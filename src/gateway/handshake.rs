@@ -10,11 +10,11 @@ use protocol::native::{ClientFrame, Connect, Encoding, ServerFrame, Sniffed, dec
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Context, Stage};
 use super::connection::Connection;
 use super::native::{self, SyncAsked, Viewer, bad_id};
 use super::websocket::handshake::{HEAD_BYTES_MAX, Handshake, read_request};
 use super::websocket::{Event, FrameReader, ReadLimits};
+use super::{Context, Stage};
 use crate::clock;
 use crate::domain::identity::Identity;
 use crate::domain::refusal::{ErrorKind, Refusal};
@@ -219,7 +219,7 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
         Some(text) => Some(Uid::new(text).map_err(bad_id("uid")).map_err(fault)?),
         None => None,
     };
-    let identity = context.credentials.identify(&context.hub, &connect.token, named.as_ref()).await.map_err(fault)?;
+    let identity = context.credentials.identify(&context.hub, &connect.token, named.as_ref()).map_err(fault)?;
     let uid = match (identity, named) {
         (Identity::User { uid, .. }, Some(named)) if named != uid => {
             return Err(fault(Refusal::Forbidden { action: "connect as this user" }));
@@ -246,7 +246,7 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
     };
     let (place, first) = entered.map_err(fault)?;
     let entered = Entered { context: context.clone(), place, kept: false };
-    let (groups, read_at) = context.hub.groups_of(uid.clone()).await.map_err(fault)?;
+    let (groups, read_at) = context.hub.groups_of(&uid).await.map_err(fault)?;
     let begun = {
         let mut shard = context.shard.borrow_mut();
         let begun = shard.begin(&place, groups, read_at, first);
@@ -273,8 +273,7 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
     context.hub.metrics().connects.inc();
     let now_ms = clock::now_ms();
     let resumed = answer.as_ref().map(|(since, answer)| (*since, answer));
-    let connected =
-        native::connected(encoding, place.session.0, &uid, version, now_ms, &context.limits, resumed);
+    let connected = native::connected(encoding, place.session.0, &uid, version, now_ms, &context.limits, resumed);
     Ok((entered, uid, encoding, connected))
 }
 

@@ -8,8 +8,8 @@ use protocol::error::WireError;
 use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, IdError, Uid, Version};
 use protocol::native::{
     self, Ack, Closing, Connected, ConversationEvent, Done, Encoding, Event, Explained, Gap, Limits, MemberEvent,
-    MessageItem, Messages, NotCounted, Peers, Ping, Pong, Refused, ResyncEvent, Row, ServerFrame, ServerInfo, SignalEvent,
-    Synced, encode_ack, encode_deliver, encode_server,
+    MessageItem, Messages, NotCounted, Peers, Ping, Pong, Refused, ResyncEvent, Row, ServerFrame, ServerInfo,
+    SignalEvent, Synced, encode_ack, encode_deliver, encode_server,
 };
 use protocol::sync::{Cursor, Cursors};
 
@@ -18,10 +18,10 @@ use super::websocket::{self, Opcode, append_frame, close_frame, frame_with};
 use crate::domain::conversation::Verdict;
 use crate::domain::message::{Draft, Durability, Message, MessageFlags, MessageState};
 use crate::domain::refusal::Refusal;
+use crate::hub::ChannelNo;
 use crate::hub::conversations::{Page, PageAfter, SyncAnswer, SyncRequest, SyncRow, UnreadExplained};
 use crate::hub::delivery::{Change, ConversationChange, Delivered, Delivery, Side};
 use crate::hub::outbox::{Control, Live, Peer};
-use crate::hub::ChannelNo;
 use crate::hub::shard::side_of;
 
 /// Who looks: decides which channel_id a person channel shows.
@@ -338,6 +338,7 @@ fn sync_row<'a>(asker: &str, row: &'a SyncRow) -> Row<'a> {
         last_client_msg_no: row.last_client_msg_no.as_str().into(),
         version: row.version.get(),
         read_to_msg_seq: row.read_to_msg_seq,
+        deleted_to_msg_seq: row.deleted_to_msg_seq,
         is_deleted: row.is_deleted,
         reset: row.reset,
         complete: row.complete,
@@ -360,9 +361,7 @@ fn explained_frame(client_seq: u64, key: &ChannelKey, asker: &str, explained: &U
         delete_to_msg_seq: explained.delete_floor,
         join_to_msg_seq: explained.join_floor,
         counted,
-        not_counted: not_counted
-            .map(|j| NotCounted { message_seq: j.seq, reason: j.verdict.code().into() })
-            .collect(),
+        not_counted: not_counted.map(|j| NotCounted { message_seq: j.seq, reason: j.verdict.code().into() }).collect(),
         more: explained.more,
     }
 }
@@ -521,4 +520,3 @@ pub fn connected(
 pub fn websocket_pong(payload: &[u8]) -> Bytes {
     websocket::frame(Opcode::Pong, payload)
 }
-

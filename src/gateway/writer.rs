@@ -53,7 +53,15 @@ pub struct Writers {
 
 impl Writers {
     /// Gives a session its write half; from now on its outbox is drained.
-    pub fn install(&mut self, at: u32, write: OwnedWriteHalf, session: SessionId, encoding: Encoding, viewer: Viewer, now_ms: u64) {
+    pub fn install(
+        &mut self,
+        at: u32,
+        write: OwnedWriteHalf,
+        session: SessionId,
+        encoding: Encoding,
+        viewer: Viewer,
+        now_ms: u64,
+    ) {
         let at = at as usize;
         if self.by_slot.len() <= at {
             self.by_slot.resize_with(at + 1, || None);

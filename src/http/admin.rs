@@ -132,7 +132,9 @@ pub fn check_new_key(name: &str, words: &[String], namespace: Option<&str>) -> R
     scopes_of(words)
 }
 
-fn listed(key: &ApiKey) -> KeyBody {
+/// A key without its secret.
+#[must_use]
+pub fn listed(key: &ApiKey) -> KeyBody {
     KeyBody {
         key_id: key.key_id.clone(),
         name: key.name.clone(),

@@ -165,7 +165,7 @@ impl FromRequestParts<Arc<HttpState>> for Auth {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Problem> {
         let credential = credential(&parts.headers)?.ok_or(Refusal::CredentialMissing)?;
-        match state.credentials.identify(&state.hub, credential, None).await {
+        match state.credentials.identify(&state.hub, credential, None) {
             Ok(identity) => Ok(Self::Known(identity)),
             Err(Refusal::Invalid { .. }) => Ok(Self::Shared { credential: credential.to_owned() }),
             Err(refusal) => Err(refusal.into()),
@@ -221,11 +221,9 @@ impl Auth {
         let identity = match self {
             Self::Known(identity) => identity.clone(),
             Self::Shared { credential } => {
-                state.credentials.identify(&state.hub, credential, named.as_ref()).await.map_err(|refusal| {
-                    match refusal {
-                        Refusal::Invalid { reason, .. } => Refusal::Invalid { field, reason },
-                        other => other,
-                    }
+                state.credentials.identify(&state.hub, credential, named.as_ref()).map_err(|refusal| match refusal {
+                    Refusal::Invalid { reason, .. } => Refusal::Invalid { field, reason },
+                    other => other,
                 })?
             }
         };

@@ -1,7 +1,7 @@
 //! What can be wrong with a request, before anybody has said how to say it.
 //!
 //! Owns [`Problem`] and its HTTP status. Refuses to know envelopes: a handler answers a problem, the middleware
-//! [`super::edge`] gives it the voice of the request's dialect. Invariant: every answer that is no success carries a
+//! `super::edge` gives it the voice of the request's dialect. Invariant: every answer that is no success carries a
 //! `Problem` in its extensions until the edge has rendered it.
 
 use axum::http::StatusCode;
@@ -134,7 +134,7 @@ pub fn status_of(kind: ErrorKind) -> StatusCode {
 }
 
 impl IntoResponse for Problem {
-    /// A bare status with the problem in the extensions; [`super::edge`] fills the body.
+    /// A bare status with the problem in the extensions; `super::edge` fills the body.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         response.extensions_mut().insert(self);

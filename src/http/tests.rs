@@ -275,7 +275,7 @@ async fn keys_are_made_listed_rotated_and_revoked() {
     let made = call(&router, "POST", "/admin/keys", &root, r#"{"name":"shop","scopes":["send"]}"#).await;
     assert_eq!(made.status, StatusCode::OK);
     let (id, key) = (made.json["key_id"].as_str().expect("id"), made.json["key"].as_str().expect("key"));
-    assert!(state.credentials.identify(&state.hub, key, None).await.is_ok());
+    assert!(state.credentials.identify(&state.hub, key, None).is_ok());
 
     let list = call(&router, "GET", "/admin/keys", &root, "").await;
     assert_eq!(list.json["keys"][0]["key_id"], "root");
@@ -283,11 +283,11 @@ async fn keys_are_made_listed_rotated_and_revoked() {
 
     let rotated = call(&router, "POST", &format!("/admin/keys/{id}/rotate"), &root, "").await;
     let new = rotated.json["key"].as_str().expect("key");
-    assert!(state.credentials.identify(&state.hub, key, None).await.is_err());
-    assert!(state.credentials.identify(&state.hub, new, None).await.is_ok());
+    assert!(state.credentials.identify(&state.hub, key, None).is_err());
+    assert!(state.credentials.identify(&state.hub, new, None).is_ok());
 
     assert_eq!(call(&router, "POST", &format!("/admin/keys/{id}/revoke"), &root, "").await.status, StatusCode::OK);
-    assert!(state.credentials.identify(&state.hub, new, None).await.is_err());
+    assert!(state.credentials.identify(&state.hub, new, None).is_err());
     let answer = call(&router, "POST", &format!("/admin/keys/{id}/rotate"), &root, "").await;
     check_envelope(&answer, 400, "invalid", Some("key_id"));
 
@@ -312,7 +312,7 @@ async fn a_drain_ends_idle_connections_and_says_so() {
     let state = state_with(|_| {}).await;
     let server = HttpServer::bind(([127, 0, 0, 1], 0).into(), 16, state.clone()).await.expect("bound");
     let addr = server.addr();
-    let second = HttpServer::bind(addr, 16, state).await.err().expect("must be refused").to_string();
+    let second = HttpServer::bind(addr, 16, state).await.expect_err("must be refused").to_string();
     assert!(second.contains(&addr.to_string()) && second.contains("in use"), "{second}");
 
     let mut idle = tokio::net::TcpStream::connect(addr).await.expect("connected");

@@ -492,4 +492,3 @@ impl Joined {
 pub fn make_client_msg_no() -> ClientMsgNo {
     ClientMsgNo::from_stored(&uuid::Uuid::new_v4().simple().to_string())
 }
-

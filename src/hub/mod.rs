@@ -19,8 +19,8 @@ use crate::domain::channel::{ChannelSettings, Standing};
 use crate::domain::message::{Draft, Durability};
 use crate::domain::refusal::Refusal;
 use crate::metrics::Metrics;
-use crate::store::{Commit, Record, Store, StoreError};
 pub use crate::store::{ApiKey, ChannelNo, CredentialHash, ROOT_KEY_ID, StoreStats};
+use crate::store::{Commit, Record, Store, StoreError};
 
 pub mod administration;
 pub mod broker;
@@ -37,8 +37,8 @@ pub(crate) mod testing;
 
 use administration::AdminOp;
 use broker::{Broker, Home, SingleNode};
-use committer::{CommitLimits, CommitQueue, Submission, Waiter};
 pub use committer::Sent;
+use committer::{CommitLimits, CommitQueue, Submission, Waiter};
 use conversations::{
     Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, SyncAnswer, SyncRequest, UnreadExplained,
 };
@@ -54,6 +54,9 @@ const RETRY_AFTER_DRAIN_MS: u32 = 2_000;
 const LAST_SEEN_MAX: usize = 100_000;
 /// Channels of the asker that a presence request looks through for one shared with a peer.
 const SHARED_CHANNELS_LOOKED_AT: usize = 200;
+
+/// Conversations of a user whose groups are read without leaving the shard's thread: a row or two.
+const GROUPS_READ_AT_ONCE_MAX: u64 = 64;
 
 /// Limits of one channel type.
 #[derive(Debug, Clone, Copy)]
@@ -234,9 +237,8 @@ impl Hub {
         blocking: tokio::runtime::Handle,
         now_s: u64,
     ) -> Self {
-        let handles = (0..shards.max(1))
-            .map(|_| ShardHandle { inbox: Arc::new(Inbox::new(limits.inbox_entries_max)) })
-            .collect();
+        let handles =
+            (0..shards.max(1)).map(|_| ShardHandle { inbox: Arc::new(Inbox::new(limits.inbox_entries_max)) }).collect();
         let shared = Shared {
             store,
             queue: CommitQueue::new(limits.commit),
@@ -509,24 +511,30 @@ impl Hub {
         self.shared.store.api_keys()
     }
 
-    /// Who holds a token.
+    /// Who holds a token. One row, answered on the caller's thread: a hop to another costs more than the row, and nearly
+    /// always it lies in memory.
     ///
     /// # Errors
     /// The store.
-    pub async fn token_owners(&self, token: CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>, Refusal> {
-        self.ask(move |store| store.token_owners(&token).map_err(refusal_of)).await
+    pub fn token_owners(&self, token: &CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>, Refusal> {
+        self.shared.store.token_owners(token).map_err(refusal_of)
     }
 
-    /// A user's groups, for the start of a session, and the version they were read at.
+    /// A user's groups, for the start of a session, and the version they were read at. Few are read on the caller's
+    /// thread, many on one that may block.
     ///
     /// # Errors
     /// The store.
-    pub async fn groups_of(&self, uid: Uid) -> Result<(Vec<ChannelNo>, Version), Refusal> {
-        self.ask(move |store| {
-            let read_at = store.version();
-            Ok((store.group_channels_of(&uid).map_err(refusal_of)?, read_at))
-        })
-        .await
+    pub async fn groups_of(&self, uid: &Uid) -> Result<(Vec<ChannelNo>, Version), Refusal> {
+        let read_at = self.shared.store.version();
+        let count = self.shared.store.channel_count_of(uid).map_err(refusal_of)?;
+        let groups = if count <= GROUPS_READ_AT_ONCE_MAX {
+            self.shared.store.group_channels_of(uid).map_err(refusal_of)?
+        } else {
+            let uid = uid.clone();
+            self.ask(move |store| store.group_channels_of(&uid).map_err(refusal_of)).await?
+        };
+        Ok((groups, read_at))
     }
 
     /// One entry per session of these users.

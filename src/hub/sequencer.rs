@@ -244,9 +244,9 @@ impl Job {
                 store.warm(*channel)?;
                 Ok(JobAnswer::Found(found.map(Box::new)))
             }
-            Self::Admin { key, info, head_seq, op, members_max } => Ok(JobAnswer::Planned(
-                plan_admin(store, key, info.as_deref(), *head_seq, op, *members_max)?,
-            )),
+            Self::Admin { key, info, head_seq, op, members_max } => {
+                Ok(JobAnswer::Planned(plan_admin(store, key, info.as_deref(), *head_seq, op, *members_max)?))
+            }
         }
     }
 }
@@ -378,9 +378,9 @@ impl Lanes {
 
     /// What a lane has taken and not answered.
     fn weigh(&self, at: u32) -> usize {
-        self.lanes.get(at as usize).map_or(0, |lane| {
-            lane.in_flight_count + lane.waiting.len() + usize::from(lane.stage == Stage::Changing)
-        })
+        self.lanes
+            .get(at as usize)
+            .map_or(0, |lane| lane.in_flight_count + lane.waiting.len() + usize::from(lane.stage == Stage::Changing))
     }
 
     fn reweigh(&mut self, at: u32, before: usize) {
@@ -610,13 +610,8 @@ impl Lane {
             },
             _ => false,
         };
-        let verdict = authorise_send(
-            self.key.channel_type(),
-            self.channel.is_some(),
-            &self.settings,
-            is_member,
-            standing,
-        );
+        let verdict =
+            authorise_send(self.key.channel_type(), self.channel.is_some(), &self.settings, is_member, standing);
         if let Err(refusal) = verdict {
             if let Some(work) = self.pop() {
                 work.refuse(refusal, turn);

@@ -71,10 +71,7 @@ impl Sessions {
     }
 
     /// Registers a session. An older one of the same (device_flag, device_id) leaves the registry and is named in the
-    /// answer.
-    ///
-    /// # Errors
-    /// The user has `per_user_max` sessions on other devices already.
+    /// answer. `None`: the user has `per_user_max` sessions on other devices already.
     pub fn enter(
         &self,
         uid: &Uid,
@@ -82,12 +79,12 @@ impl Sessions {
         device_flag: DeviceFlag,
         device_id: Arc<str>,
         per_user_max: usize,
-    ) -> Result<Entered, ()> {
+    ) -> Option<Entered> {
         let mut entries = self.by_uid.entry(uid.clone()).or_default();
         let mut entered = Entered { first: entries.is_empty(), ..Entered::default() };
         let same = |e: &Entry| e.device_flag == device_flag && e.device_id == device_id;
         if entries.iter().filter(|e| !same(e)).count() >= per_user_max {
-            return Err(());
+            return None;
         }
         entries.retain(|e| {
             let old = e.device_flag == device_flag && e.device_id == device_id;
@@ -99,7 +96,7 @@ impl Sessions {
         entries.push(Entry { place, device_flag, device_id });
         self.count.fetch_add(1, Ordering::Relaxed);
         self.count.fetch_sub(entered.kicked.len(), Ordering::Relaxed);
-        Ok(entered)
+        Some(entered)
     }
 
     /// Takes a session out. Returns whether its user is offline now; `None` when it was not registered (any more).
@@ -153,7 +150,7 @@ mod tests {
         let entered = sessions.enter(&uid, b, DeviceFlag(0), "phone".into(), 1).expect("same device");
         assert_eq!(entered.kicked.as_slice(), &[a]);
         assert!(!entered.first);
-        assert!(sessions.enter(&uid, place(3), DeviceFlag(1), "web".into(), 1).is_err());
+        assert!(sessions.enter(&uid, place(3), DeviceFlag(1), "web".into(), 1).is_none());
         assert_eq!(sessions.leave(&uid, a.session), None);
         assert_eq!(sessions.count(), 1);
         assert_eq!(sessions.leave(&uid, b.session), Some(true));

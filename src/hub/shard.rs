@@ -271,7 +271,7 @@ impl Shard {
             .shared
             .sessions
             .enter(&uid, place, device_flag, device_id, max)
-            .map_err(|()| Refusal::TooMany { what: "sessions of this user", max })?;
+            .ok_or(Refusal::TooMany { what: "sessions of this user", max })?;
         self.slots.insert(Slot {
             session,
             uid,
@@ -485,7 +485,15 @@ impl Shard {
             ShardEvent::Presence(peer) => {
                 let Self { watchers, slots, dirty, .. } = self;
                 for at in watchers.get(&peer.uid).into_iter().flatten() {
-                    push_live(slots, dirty, *at, Live::Presence(peer.clone()), &self.shared, self.now_ms, &mut self.outbox_bytes);
+                    push_live(
+                        slots,
+                        dirty,
+                        *at,
+                        Live::Presence(peer.clone()),
+                        &self.shared,
+                        self.now_ms,
+                        &mut self.outbox_bytes,
+                    );
                 }
             }
             ShardEvent::Close { place, reason } => {
@@ -567,7 +575,8 @@ impl Shard {
         let slow_close_ms = self.shared.limits.slow_close_ms;
         for (at, slot) in &mut self.slots {
             let lagging = slot.outbox.lagging_since_ms();
-            if lagging.is_some_and(|since| self.now_ms.saturating_sub(since) > slow_close_ms) && slot.closing.is_none() {
+            if lagging.is_some_and(|since| self.now_ms.saturating_sub(since) > slow_close_ms) && slot.closing.is_none()
+            {
                 slot.closing = Some(CloseReason::Slow);
                 self.shared.metrics.slow_closes.inc();
                 mark(&mut self.dirty, at as u32, slot);
@@ -725,7 +734,15 @@ impl Shard {
                 let Self { slots, dirty, shared, now_ms, outbox_bytes, .. } = self;
                 for place in shared.sessions.places(uid.as_str()) {
                     if place.shard == self.index {
-                        push_live(slots, dirty, place.slot, Live::Change(change.clone()), shared, *now_ms, outbox_bytes);
+                        push_live(
+                            slots,
+                            dirty,
+                            place.slot,
+                            Live::Change(change.clone()),
+                            shared,
+                            *now_ms,
+                            outbox_bytes,
+                        );
                     }
                 }
             }

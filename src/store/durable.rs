@@ -662,6 +662,11 @@ impl Store for DurableStore {
         self.inner.view.channels_of(uid)
     }
 
+    fn group_channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>> {
+        self.inner.check_usable()?;
+        self.inner.view.group_channels_of(uid)
+    }
+
     fn channel_count_of(&self, uid: &Uid) -> Result<u64> {
         self.inner.check_usable()?;
         self.inner.view.channel_count_of(uid)

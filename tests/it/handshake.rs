@@ -144,7 +144,8 @@ async fn a_session_that_breaks_the_protocol_is_closed_and_one_that_errs_is_answe
     raw.write(&masked(0x81, br#"{"frobnicate":{"client_seq":7}}"#)).await;
     raw.write(&masked(0x81, br#"{"send":{"client_seq":8,"channel_type":1,"payload":""}}"#)).await;
     raw.write(&masked(0x81, br#"{"send":{"client_seq":9,"channel_id":"bob","channel_type":1,"payload":5}}"#)).await;
-    raw.write(&masked(0x81, br#"{"set_unread":{"client_seq":10,"channel_id":"bob","channel_type":1,"unread":-1}}"#)).await;
+    raw.write(&masked(0x81, br#"{"set_unread":{"client_seq":10,"channel_id":"bob","channel_type":1,"unread":-1}}"#))
+        .await;
     let mut answers = Vec::new();
     while answers.len() < 4 {
         if let Some(ServerFrame::Refused(refused)) = raw.next(Encoding::Json).await {

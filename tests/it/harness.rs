@@ -12,8 +12,8 @@ use chinwag::store::memory::MemoryStore;
 use futures_util::{SinkExt, StreamExt};
 use protocol::ids::{ChannelKey, ChannelType, DeviceFlag, Uid};
 use protocol::native::{
-    Ack, ClientFrame, Closing, Connect, Connected, Cursor, Deliver, Done, Encoding, Event, History, MessageItem, Refused,
-    ServerFrame, Sync, Synced, decode_server, encode_client,
+    Ack, ClientFrame, Closing, Connect, Connected, Cursor, Deliver, Done, Encoding, Event, History, MessageItem,
+    Refused, ServerFrame, Sync, Synced, decode_server, encode_client,
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -237,7 +237,12 @@ impl Client {
     }
 
     /// A send frame of defaults.
-    pub fn message<'a>(&mut self, channel_id: &'a str, channel_type: u8, payload: &'a [u8]) -> protocol::native::Send<'a> {
+    pub fn message<'a>(
+        &mut self,
+        channel_id: &'a str,
+        channel_type: u8,
+        payload: &'a [u8],
+    ) -> protocol::native::Send<'a> {
         protocol::native::Send {
             client_seq: self.seq(),
             channel_id: channel_id.into(),
@@ -369,7 +374,9 @@ impl Client {
         };
         self.send(&ClientFrame::History(history)).await;
         self.expect(|frame| match frame {
-            ServerFrame::Messages(page) if page.client_seq == client_seq => Some(Ok((page.messages.clone(), page.more))),
+            ServerFrame::Messages(page) if page.client_seq == client_seq => {
+                Some(Ok((page.messages.clone(), page.more)))
+            }
             ServerFrame::Refused(refused) if refused.client_seq == client_seq => Some(Err(refused.clone())),
             _ => None,
         })
@@ -377,7 +384,13 @@ impl Client {
     }
 
     /// Everything a range holds, page by page.
-    pub async fn whole_history(&mut self, channel_id: &str, channel_type: u8, mut first: u64, last: u64) -> Vec<MessageItem<'static>> {
+    pub async fn whole_history(
+        &mut self,
+        channel_id: &str,
+        channel_type: u8,
+        mut first: u64,
+        last: u64,
+    ) -> Vec<MessageItem<'static>> {
         let mut all = Vec::new();
         loop {
             let (page, more) = self.history(channel_id, channel_type, first, last).await.expect("history");

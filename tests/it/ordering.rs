@@ -95,10 +95,8 @@ async fn every_member_sees_one_order() {
     for group in 0..GROUPS {
         let channel = format!("g{group}");
         let history = r1.whole_history(&channel, 2, 1, 0).await;
-        let history: Vec<(u64, String)> = history
-            .iter()
-            .map(|m| (m.message_seq, String::from_utf8(m.payload.to_vec()).expect("text")))
-            .collect();
+        let history: Vec<(u64, String)> =
+            history.iter().map(|m| (m.message_seq, String::from_utf8(m.payload.to_vec()).expect("text"))).collect();
         assert_eq!(&history, &views[0][&channel], "and in history after a restart");
     }
 }

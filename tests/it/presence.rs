@@ -52,7 +52,8 @@ async fn watchers_hear_come_and_go_and_strangers_are_left_out() {
     let _friend = server.connect("friend").await;
     drop(in_group);
     assert_eq!(presence(&mut a).await, ("in-group".into(), false, true));
-    let strange = |frame: &ServerFrame<'_>| matches!(frame, ServerFrame::Event(Event::Presence(p)) if p.uid != "in-group");
+    let strange =
+        |frame: &ServerFrame<'_>| matches!(frame, ServerFrame::Event(Event::Presence(p)) if p.uid != "in-group");
     assert!(!a.pending().await.iter().any(strange));
     let client_seq = a.seq();
     let uids = vec!["not a & uid".into()];

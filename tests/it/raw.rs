@@ -80,7 +80,10 @@ impl Raw {
 
     /// Writes bytes.
     pub async fn write(&mut self, bytes: &[u8]) {
-        tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("in time").expect("socket takes bytes");
+        tokio::time::timeout(PATIENCE, self.stream.write_all(bytes))
+            .await
+            .expect("in time")
+            .expect("socket takes bytes");
     }
 
     /// Reads more; `false` at the end.

@@ -106,7 +106,8 @@ async fn ten_thousand_sends_in_one_write_are_all_acked_in_order() {
         }
         if acked < SENDS {
             let more = tokio::io::AsyncReadExt::read_buf(&mut read, &mut buffer);
-            let read = tokio::time::timeout(crate::harness::PATIENCE, more).await.expect("acks in time").expect("reads");
+            let read =
+                tokio::time::timeout(crate::harness::PATIENCE, more).await.expect("acks in time").expect("reads");
             assert!(read > 0, "closed after {acked} acks");
         }
     }
@@ -173,7 +174,13 @@ async fn refusals_name_their_field_and_store_nothing() {
         ("b", 77, 1, "invalid", "channel_type"),
         ("b", 0, 1, "invalid", "channel_type"),
     ] {
-        cases.push((a.message(channel_id, channel_type, &[0; 32][..bytes]).payload.to_vec(), channel_id, channel_type, code, field));
+        cases.push((
+            a.message(channel_id, channel_type, &[0; 32][..bytes]).payload.to_vec(),
+            channel_id,
+            channel_type,
+            code,
+            field,
+        ));
     }
     for (payload, channel_id, channel_type, code, field) in cases {
         let send = a.message(channel_id, channel_type, &payload);
@@ -211,7 +218,8 @@ async fn what_is_not_persisted_is_delivered_and_not_stored() {
         send.no_persist = true;
         let ack = a.ask_send(send).await.expect("acked");
         assert_eq!((ack.message_seq, ack.level), (0, Durability::Memory));
-        let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis() as u64;
+        let now_ms =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis() as u64;
         assert!(ack.timestamp.abs_diff(now_ms) < 60_000, "an ack's time is the time: {}", ack.timestamp);
         assert!(!ack.client_msg_no.is_empty());
         let deliver = b.deliver().await;

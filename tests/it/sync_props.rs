@@ -80,8 +80,7 @@ impl Replica {
             conversation.own = (message.message_seq, message.message_id);
         }
         let to_self = *key == ("u".to_owned(), 1);
-        let counts =
-            message.red_dot && !message.sync_once && !own && !to_self && message.state == MessageState::Live;
+        let counts = message.red_dot && !message.sync_once && !own && !to_self && message.state == MessageState::Live;
         if message.message_seq > conversation.floor {
             conversation.held.insert(message.message_seq, (counts, message.sync_once));
         }
@@ -225,7 +224,11 @@ impl Replica {
         }
     }
 
-    async fn ask(&mut self, asked: &Resume<'static>, page_after: Option<std::borrow::Cow<'static, str>>) -> Synced<'static> {
+    async fn ask(
+        &mut self,
+        asked: &Resume<'static>,
+        page_after: Option<std::borrow::Cow<'static, str>>,
+    ) -> Synced<'static> {
         let client = self.client.as_mut().expect("online");
         let answer = client.sync(|s| {
             s.version = asked.version;
@@ -249,8 +252,12 @@ impl Replica {
                 }
             }
             if self.must_sync {
-                let asked =
-                    Resume { version: self.version, msg_count: 1_000, rows_max: rng.random_range(0..4), ..Resume::default() };
+                let asked = Resume {
+                    version: self.version,
+                    msg_count: 1_000,
+                    rows_max: rng.random_range(0..4),
+                    ..Resume::default()
+                };
                 self.pages(asked, None).await;
             }
         }

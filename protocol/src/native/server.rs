@@ -334,6 +334,9 @@ pub struct Row<'a> {
     /// Read position.
     #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
     pub read_to_msg_seq: u64,
+    /// Messages up to here were deleted from this user's view: drop what is held of them.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
+    pub deleted_to_msg_seq: u64,
     /// The conversation is gone: remove it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub is_deleted: bool,

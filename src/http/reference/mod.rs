@@ -320,7 +320,10 @@ async fn message_send(
     let client_msg_no = body.client_msg_no.clone();
     let draft = draft_of(acting.uid().clone(), body)?;
     match state.hub.send(draft, standing).await {
-        Ok(sent) => Ok(Json(sent_body(&sent))),
+        Ok(sent) => {
+            state.metrics.acks.inc();
+            Ok(Json(sent_body(&sent)))
+        }
         Err(refusal) => match reason_of(&refusal) {
             Some(reason) => {
                 state.metrics.refused(refusal.code());

@@ -144,10 +144,11 @@ fn settings_of(bits: u8) -> ChannelSettings {
     ChannelSettings { ban: on(0), disband: on(1), send_ban: on(2), large: on(3), allow_stranger: on(4) }
 }
 
-/// The fields at the head row's begin, which the scan at start reads without the rest: (applied, changed).
-pub fn peek_head(row: &[u8]) -> Result<(u64, u64), Malformed> {
+/// The fields at the head row's begin, which the scan at start reads without the rest: (last change, channel type).
+pub fn peek_head(row: &[u8]) -> Result<(u64, u8), Malformed> {
     let mut r = Reader::row(row)?;
-    Ok((r.varint()?, r.varint()?))
+    r.varint()?;
+    Ok((r.varint()?, r.u8()?))
 }
 
 impl Owner for ChannelState {

@@ -19,13 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, Uid, Version};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::cells::{Budget, Cells};
 use self::channel::{ChannelState, Located};
 use self::codec::{Malformed, Reader, Writer};
 use self::db::{Db, Ledger};
+use self::numbers::Numbers;
 use self::overlay::Overlay;
 use self::recency::Recency;
 use self::server::{Due, ServerState};
@@ -46,6 +47,7 @@ mod codec;
 mod db;
 mod index;
 mod keys;
+mod numbers;
 mod overlay;
 mod recency;
 mod runs;
@@ -89,6 +91,8 @@ pub struct View {
     server: Mutex<ServerState>,
     breaks: RwLock<Vec<(u64, u64)>>,
     recency: Recency,
+    /// Which channels are person channels: fanned out to by their users, not by number.
+    persons: RwLock<Numbers>,
     next_channel: AtomicU32,
     channel_count: AtomicU64,
     /// While a replay runs: senders who were told so. A channel may have been written after its sender was.
@@ -180,6 +184,7 @@ impl View {
             server: Mutex::new(verified.server),
             breaks: RwLock::new(breaks),
             recency: Recency::new(verified.changes),
+            persons: RwLock::new(verified.persons),
             next_channel: AtomicU32::new(verified.next_channel),
             channel_count: AtomicU64::new(verified.channel_count),
             replaying: AtomicBool::new(false),
@@ -240,6 +245,9 @@ impl View {
         match record {
             Record::ChannelCreated { channel, key } => {
                 self.names.pin(key, channel.0);
+                if key.channel_type() == ChannelType::Person {
+                    self.persons.write().insert(channel.0);
+                }
                 let fresh = self.with(*channel, |state| {
                     let fresh = state.key().is_none();
                     state.create(&ctx, version, key)?;
@@ -628,6 +636,19 @@ impl View {
 
     pub fn channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>> {
         Ok(self.with_user(uid, |user| user.channels(&self.db))?.into_iter().map(ChannelNo).collect())
+    }
+
+    pub fn group_channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>> {
+        self.with_user(uid, |user| {
+            let mut groups = Vec::new();
+            for no in user.channels(&self.db)? {
+                if !self.persons.read().contains(no) && user.state(&self.db, no)?.is_some_and(|state| state.is_member())
+                {
+                    groups.push(ChannelNo(no));
+                }
+            }
+            Ok(groups)
+        })
     }
 
     pub fn channel_count_of(&self, uid: &Uid) -> Result<u64> {

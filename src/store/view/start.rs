@@ -3,10 +3,11 @@
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
-use protocol::ids::Version;
+use protocol::ids::{ChannelType, Version};
 
 use super::codec::{Malformed, ROW_VERSION, Reader};
 use super::db::{Db, Ledger, row_hash, sum_row};
+use super::numbers::Numbers;
 use super::server::ServerState;
 use super::{channel, damaged_row, decode_mark, encode_mark, keys, seed_of};
 use crate::store::log::{LogMark, LogPosition};
@@ -22,6 +23,8 @@ pub struct Verified {
     pub(super) server: ServerState,
     /// (last change, number) of every channel that changed.
     pub(super) changes: Vec<(u64, u32)>,
+    /// Which channels are person channels.
+    pub(super) persons: Numbers,
     pub(super) next_channel: u32,
     pub(super) channel_count: u64,
 }
@@ -44,6 +47,7 @@ impl Verified {
             mark: start,
             server: ServerState::default(),
             changes: Vec::new(),
+            persons: Numbers::default(),
             next_channel: 0,
             channel_count: 0,
         })
@@ -84,6 +88,7 @@ pub fn open_verified(path: &Path, cache_bytes: u64) -> Result<Option<Verified>> 
         mark,
         server: ServerState::default(),
         changes: Vec::new(),
+        persons: Numbers::default(),
         next_channel: 0,
         channel_count: 0,
     };
@@ -94,7 +99,7 @@ pub fn open_verified(path: &Path, cache_bytes: u64) -> Result<Option<Verified>> 
 fn scan(found: &mut Verified) -> Result<()> {
     let mut written = None;
     let (seed, mut sum) = (found.seed, 0u128);
-    let Verified { db, server, changes, next_channel, channel_count, .. } = found;
+    let Verified { db, server, changes, persons, next_channel, channel_count, .. } = found;
     db.scan_all(&mut |key, row| {
         if key == keys::SUM {
             written = Some(row.to_vec());
@@ -106,11 +111,14 @@ fn scan(found: &mut Verified) -> Result<()> {
         }
         match key.first() {
             Some(&keys::HEAD) => {
-                let taken = || -> Result<(u64, u32), Malformed> {
-                    let (_, changed) = channel::peek_head(row)?;
-                    Ok((changed, Reader::part(&key[1..]).u32()?))
+                let taken = || -> Result<(u64, u8, u32), Malformed> {
+                    let (changed, channel_type) = channel::peek_head(row)?;
+                    Ok((changed, channel_type, Reader::part(&key[1..]).u32()?))
                 };
-                let (changed, no) = taken().map_err(|m| damaged_row(key, m))?;
+                let (changed, channel_type, no) = taken().map_err(|m| damaged_row(key, m))?;
+                if channel_type == ChannelType::Person.to_wire() {
+                    persons.insert(no);
+                }
                 *channel_count += 1;
                 *next_channel = (*next_channel).max(no.saturating_add(1));
                 if changed > 0 {
