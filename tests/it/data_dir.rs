@@ -3,7 +3,7 @@
 
 use chinwag::app::App;
 
-use crate::harness::{Server, config};
+use crate::harness::{Server, config, start_again};
 
 async fn refused(config: chinwag::config::Config) -> String {
     let error = App::start(config).await.err().expect("must not start");
@@ -22,7 +22,7 @@ async fn a_second_server_on_a_data_directory_refuses() {
     let Server { app, dir: _dir, config } = first;
     drop(a);
     app.drain().await;
-    App::start(config).await.expect("free again").drain().await;
+    start_again(&config).await.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
