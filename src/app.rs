@@ -121,21 +121,40 @@ impl App {
                 }
             })?
         };
-        let root_key = credentials.ensure_root(&config.auth, &config.data_dir, &hub).await?;
+        match Self::listen(&config, &hub, credentials, metrics).await {
+            Ok((root_key, gateway, http)) => {
+                let expiry = tokio::spawn(expire(hub.clone()));
+                let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
+                Ok(Self { hub, store, gateway, http, committer, expiry, root_key, drain_timeout })
+            }
+            Err(error) => {
+                // What was begun is ended, so that whoever can go on finds the data directory free.
+                hub.shared().queue.close();
+                let _ = tokio::task::spawn_blocking(move || committer.join()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn listen(
+        config: &Config,
+        hub: &Hub,
+        credentials: Arc<Credentials>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<(RootKeySource, Gateway, HttpServer)> {
+        let root_key = credentials.ensure_root(&config.auth, &config.data_dir, hub).await?;
         let addr = config.listen.socket;
         let gateway =
-            Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(&config))
+            Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(config))
                 .map_err(|error| match error.kind() {
                     std::io::ErrorKind::AddrInUse => {
                         anyhow::anyhow!("listen.socket = {addr} is in use by another process")
                     }
                     _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
                 })?;
-        let state = HttpState::new(hub.clone(), credentials, metrics, &config, root_key.clone());
+        let state = HttpState::new(hub.clone(), credentials, metrics, config, root_key.clone());
         let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
-        let expiry = tokio::spawn(expire(hub.clone()));
-        let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-        Ok(Self { hub, store, gateway, http, committer, expiry, root_key, drain_timeout })
+        Ok((root_key, gateway, http))
     }
 
     /// Where sockets listen.

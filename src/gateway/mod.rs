@@ -197,13 +197,23 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let left = self.front.connections();
-        self.front.stage.send_replace(Stage::Ended);
         DrainReport { sessions, closed: sessions.saturating_sub(left) }
     }
 
     /// Whether every shard's thread runs.
     pub fn is_alive(&self) -> bool {
         self.threads.iter().all(|thread| !thread.is_finished())
+    }
+}
+
+/// Ends the shards, whose threads hold the hub and with it the store.
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.front.stage.send_replace(Stage::Ended);
+        for thread in self.threads.drain(..) {
+            // A shard that panicked has ended the process.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -18,11 +18,11 @@ use super::websocket::{self, Opcode, append_frame, close_frame, frame_with};
 use crate::domain::conversation::Verdict;
 use crate::domain::message::{Draft, Durability, Message, MessageFlags, MessageState};
 use crate::domain::refusal::Refusal;
+use crate::hub::ChannelNo;
 use crate::hub::conversations::{Page, PageAfter, SyncAnswer, SyncRequest, SyncRow, UnreadExplained};
 use crate::hub::delivery::{Change, ConversationChange, Delivered, Delivery, Side};
 use crate::hub::outbox::{Control, Live, Peer};
 use crate::hub::shard::side_of;
-use crate::store::ChannelNo;
 
 /// Who looks: decides which channel_id a person channel shows.
 #[derive(Debug, Clone)]

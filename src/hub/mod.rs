@@ -19,8 +19,8 @@ use crate::domain::channel::{ChannelSettings, Standing};
 use crate::domain::message::{Draft, Durability};
 use crate::domain::refusal::Refusal;
 use crate::metrics::Metrics;
-pub use crate::store::{ApiKey, CredentialHash, ROOT_KEY_ID, StoreStats};
-use crate::store::{ChannelNo, Commit, Record, Store, StoreError};
+pub use crate::store::{ApiKey, ChannelNo, CredentialHash, ROOT_KEY_ID, StoreStats};
+use crate::store::{Commit, Record, Store, StoreError};
 
 pub mod administration;
 pub mod broker;

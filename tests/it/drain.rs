@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use protocol::native::{ClientFrame, Encoding, ServerFrame};
 use tokio::net::TcpStream;
 
-use crate::harness::{Server, group};
+use crate::harness::{Server, group, start_again};
 use crate::raw::{Raw, connect, message};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn what_is_in_flight_has_an_outcome_and_what_was_acked_is_there_afterwards
     assert!(report.clean, "{report}");
     assert_eq!(closing.expect("told").reason, "draining");
     assert_eq!(acked.len() as u64 + refused, SENDS, "each send has an outcome");
-    let app = chinwag::app::App::start(config.clone()).await.expect("starts again");
+    let app = start_again(&config).await;
     let server = Server { app, dir, config };
     let mut b = server.connect("b").await;
     let stored = b.whole_history("g", 2, 1, 0).await;

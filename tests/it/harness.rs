@@ -93,8 +93,7 @@ impl Server {
         let Self { app, dir, config } = self;
         let report = app.drain().await;
         assert!(report.clean, "drain was not clean: {report}");
-        let app = App::start(config.clone()).await.expect("server starts again");
-        Self { app, dir, config }
+        Self { app: start_again(&config).await, dir, config }
     }
 
     /// Gives a user a token: `token-of-UID`.
@@ -115,6 +114,21 @@ impl Server {
     pub async fn connect(&self, uid: &str) -> Client {
         let token = self.user(uid).await;
         Client::connect(self, &token, Encoding::MessagePack, |_| {}).await
+    }
+}
+
+/// Starts a server on the directory of one that was drained. A question to the old store that nobody waits for any more may
+/// still run for a moment and keep it open.
+pub async fn start_again(config: &Config) -> App {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match App::start(config.clone()).await {
+            Ok(app) => return app,
+            Err(error) if format!("{error:#}").contains("in use") && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("the server does not start again: {error:#}"),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use protocol::native::{ClientFrame, Durability, Encoding, ServerFrame};
 
-use crate::harness::{Client, Server};
+use crate::harness::{Client, Server, until};
 use crate::raw::{Raw, connect, message};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,6 +149,37 @@ async fn levels_are_told_and_replicated_is_refused() {
     assert_eq!(stored.len(), 2);
     let offered = &a.connected.as_ref().expect("connected").durability;
     assert_eq!(offered, &[Durability::Memory, Durability::Disk]);
+}
+
+/// A kill cannot show it, the moment is too short: here the disk is held between the numbering and the writing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_of_disk_waits_for_the_disk_and_one_of_memory_does_not() {
+    let (server, store) = Server::on_shared_memory(|_| {}).await;
+    let mut a = server.connect("a").await;
+    let mut b = server.connect("b").await;
+    a.say("b", 1, b"first").await;
+    b.delivered().await;
+    for (durability, seq) in [(Durability::Disk, 2), (Durability::Memory, 3)] {
+        store.hold_commits();
+        let mut send = a.message("b", 1, b"x");
+        send.durability = durability;
+        let client_seq = send.client_seq;
+        a.send(&ClientFrame::Send(send)).await;
+        until("the lot is numbered", || store.commits_held() > 0).await;
+        if durability == Durability::Memory {
+            assert_eq!(a.outcome(client_seq).await.expect("acked").level, Durability::Memory);
+        } else {
+            assert!(!a.pending().await.iter().any(|f| matches!(f, ServerFrame::Ack(_))), "acked before it is stored");
+        }
+        // Nobody sees it before it is stored, whatever was acked.
+        assert!(!b.pending().await.iter().any(|f| matches!(f, ServerFrame::Deliver(_))));
+        assert_eq!(b.whole_history("a", 1, 1, 0).await.len() as u64, seq - 1);
+        store.release_commits();
+        if durability == Durability::Disk {
+            assert_eq!(a.outcome(client_seq).await.expect("acked").message_seq, seq);
+        }
+        assert_eq!(b.delivered().await[0].1, seq);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,10 @@ struct Conversation {
     base: (u64, u64),
     /// Own last message: seq and id.
     own: (u64, u64),
+    /// Messages up to here were deleted: history still has them, the conversation does not.
+    floor: u64,
+    /// Everything above the floor is held, up to the last: the last is a cursor.
+    whole: bool,
     /// Messages held: whether one counts as unread, and whether it is a command.
     held: BTreeMap<u64, (bool, bool)>,
 }
@@ -48,6 +52,7 @@ impl Conversation {
     }
 
     fn drop_to(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
         self.held = self.held.split_off(&(floor + 1));
     }
 }
@@ -69,13 +74,16 @@ impl Replica {
             return;
         }
         let conversation = self.conversations.entry(key.clone()).or_default();
+        conversation.whole |= message.message_seq == 1;
         let own = message.from_uid == "u";
         if own && message.message_seq > conversation.own.0 {
             conversation.own = (message.message_seq, message.message_id);
         }
         let to_self = *key == ("u".to_owned(), 1);
         let counts = message.red_dot && !message.sync_once && !own && !to_self && message.state == MessageState::Live;
-        conversation.held.insert(message.message_seq, (counts, message.sync_once));
+        if message.message_seq > conversation.floor {
+            conversation.held.insert(message.message_seq, (counts, message.sync_once));
+        }
     }
 
     fn take_row(&mut self, row: &Row<'_>) {
@@ -91,12 +99,14 @@ impl Replica {
             return;
         }
         conversation.base = (row.unread, row.last_msg_seq);
-        let (top, first) = (conversation.top(), row.first_seq);
+        // Only what was whole was named as a cursor.
+        let held_to = if conversation.whole { conversation.top() } else { conversation.floor };
+        conversation.whole = true;
         for message in &row.recents {
             self.take_message(&key, message);
         }
-        if !row.complete && first > top + 1 {
-            self.gaps.push((key, top + 1, first - 1));
+        if !row.complete && row.first_seq > held_to + 1 {
+            self.gaps.push((key, held_to + 1, row.first_seq - 1));
         }
     }
 
@@ -152,9 +162,10 @@ impl Replica {
             }
             ServerFrame::Event(Event::Member(event)) => {
                 let key = (event.channel_id.to_string(), event.channel_type);
-                let conversation = self.conversations.entry(key).or_default();
+                let conversation = self.conversations.entry(key.clone()).or_default();
                 if event.left.iter().any(|uid| uid == "u") && event.version > conversation.version {
                     *conversation = Conversation { version: event.version, ..Conversation::default() };
+                    self.gaps.retain(|(gap, ..)| *gap != key);
                     self.saw_version(event.version);
                 }
                 if event.joined.iter().any(|uid| uid == "u") {
@@ -179,7 +190,7 @@ impl Replica {
             only_unread: false,
         };
         let asked = resume.clone();
-        let mut client = Client::connect(server, &token, Encoding::MessagePack, |c| {
+        let client = Client::connect(server, &token, Encoding::MessagePack, |c| {
             c.resume = inline.then_some(resume);
         })
         .await;
@@ -192,7 +203,7 @@ impl Replica {
 
     fn cursors(&self) -> Vec<protocol::native::Cursor<'static>> {
         let gapless = |key: &&Key| !self.gaps.iter().any(|(gap, ..)| gap == *key);
-        let held = self.conversations.keys().filter(gapless);
+        let held = self.conversations.keys().filter(gapless).filter(|key| self.conversations[*key].whole);
         held.map(|key| cursor(&key.0, key.1, self.conversations[key].top())).filter(|c| c.last_msg_seq > 0).collect()
     }
 

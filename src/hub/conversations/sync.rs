@@ -258,10 +258,9 @@ impl SyncPlan {
         match request.page {
             Page::All => {}
             Page::Rows { rows_max: 0, .. } => return Err(Refusal::invalid("rows_max", "must not be 0")),
-            Page::Rows { after: None, .. } => {}
-            Page::Rows { after: Some(after), .. } => {
-                plan.version = after.version.min(now);
-                chosen.retain(|row| row.order() < (after.order, after.channel));
+            Page::Rows { after, .. } => {
+                plan.version = after.map_or(now, |after| after.version.min(now));
+                chosen = behind(chosen, plan.version, after);
             }
             Page::Number { page_size: 0, .. } => return Err(Refusal::invalid("page_size", "must not be 0")),
             Page::Number { page, page_size } => {
@@ -475,6 +474,26 @@ impl SyncPlan {
         }
         Ok(tail)
     }
+}
+
+/// The rows of a paged sync behind a place, in the order they are served: those that lie where they lay at `version`, newest
+/// first, then those that have moved since, oldest first. A row that moves between two pages would else jump over the place
+/// the first ended at, and the client would know nothing of it but the message that moved it. Oldest first, because one that
+/// moves again only moves further ahead.
+fn behind(chosen: Vec<Chosen>, version: Version, after: Option<PageAfter>) -> Vec<Chosen> {
+    let (mut moved, mut rows): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|row| row.order().0 > version);
+    moved.reverse();
+    if let Some(after) = after {
+        let place = (after.order, after.channel);
+        if after.order > version {
+            rows.clear();
+            moved.retain(|row| row.order() > place);
+        } else {
+            rows.retain(|row| row.order() < place);
+        }
+    }
+    rows.append(&mut moved);
+    rows
 }
 
 /// What a message weighs in an answer.
