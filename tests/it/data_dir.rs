@@ -6,7 +6,7 @@ use chinwag::app::App;
 use crate::harness::{Server, config, start_again};
 
 async fn refused(config: chinwag::config::Config) -> String {
-    let error = App::start(config).await.err().expect("must not start");
+    let error = App::start(config).await.expect_err("must not start");
     format!("{error:#}")
 }
 

@@ -32,8 +32,7 @@ pub struct Server {
 
 /// A configuration for a server on free ports.
 pub fn config(dir: &tempfile::TempDir) -> Config {
-    let mut config = Config::default();
-    config.data_dir = dir.path().join("data");
+    let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
     config.listen.socket = "127.0.0.1:0".parse().expect("address");
     config.listen.http = "127.0.0.1:0".parse().expect("address");
     config.shards = 2;

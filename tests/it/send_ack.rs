@@ -88,7 +88,7 @@ async fn ten_thousand_sends_in_one_write_are_all_acked_in_order() {
     });
     let mut next_seq: HashMap<u64, (u64, u64)> = HashMap::new();
     let (mut acked, mut buffer) = (0, std::mem::take(&mut raw.buffer));
-    let mut frames = FrameScan::default();
+    let mut frames = FrameScan;
     while acked < SENDS {
         while let Some(payload) = frames.next(&mut buffer) {
             match protocol::native::decode_server(mp, &payload).expect("decodes") {
@@ -115,7 +115,6 @@ async fn ten_thousand_sends_in_one_write_are_all_acked_in_order() {
 }
 
 /// Cuts unmasked frames off a buffer.
-#[derive(Default)]
 struct FrameScan;
 
 impl FrameScan {
