@@ -414,7 +414,12 @@ impl Shard {
         if gaps > 0 {
             self.shared.metrics.gaps.inc_by(gaps as u64);
         }
-        !slot.outbox.is_empty()
+        let more = !slot.outbox.is_empty();
+        if !more {
+            // The next session to be written takes the same memory from the allocator while it is in the cache.
+            slot.outbox.shrink();
+        }
+        more
     }
 
     // Work.
@@ -568,7 +573,7 @@ impl Shard {
         }
     }
 
-    /// Care that need not happen in every turn: forgets idle lanes, closes sessions that lag too long, returns memory.
+    /// Care that need not happen in every turn: forgets idle lanes, closes sessions that lag too long.
     pub fn sweep(&mut self) {
         self.lanes.sweep();
         let slow_close_ms = self.shared.limits.slow_close_ms;
@@ -580,7 +585,6 @@ impl Shard {
                 self.shared.metrics.slow_closes.inc();
                 mark(&mut self.dirty, at as u32, slot);
             }
-            slot.outbox.shrink();
         }
         if !self.dirty.is_empty() {
             self.flush.notify_one();
