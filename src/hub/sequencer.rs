@@ -442,6 +442,8 @@ impl Lanes {
             }
         }
         lane.waiting_bytes = 0;
+        // An idle lane keeps no queue; a busy one gets the same memory back from the allocator while it is in the cache.
+        lane.waiting = VecDeque::new();
         // A name nobody created must not leave a lane behind.
         if lane.channel.is_none() && lane.stage == Stage::Ready && lane.in_flight_count == 0 {
             self.close(at);
@@ -801,6 +803,9 @@ impl Lane {
         }
         if names.is_empty() {
             self.in_flight.remove(&print);
+            if self.in_flight.is_empty() {
+                self.in_flight = HashMap::default();
+            }
         }
     }
 
