@@ -178,7 +178,11 @@ impl SendTemplate {
     /// The encoding does not hold the fields as expected.
     pub fn new(channel_id: &str, channel_type: u8, payload_bytes: usize, durability: Durability) -> Result<Self> {
         let mark = [b'~'; MSG_NO_BYTES];
-        let payload = vec![0xa5; payload_bytes];
+        // Its first byte differs from the rest: the length in front of it may end in any byte, and must not look like it.
+        let mut payload = vec![0xa5; payload_bytes];
+        if let Some(first) = payload.first_mut() {
+            *first = b'!';
+        }
         let frame = ClientFrame::Send(native::Send {
             client_seq: CLIENT_SEQ_MARK,
             channel_id: Cow::Borrowed(channel_id),
