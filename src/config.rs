@@ -304,7 +304,7 @@ impl Default for Config {
             },
             store: Store {
                 cache_bytes_max: 128 * MIB as u64,
-                checkpoint_log_bytes_max: 64 * MIB as u64,
+                checkpoint_log_bytes_max: 32 * MIB as u64,
                 checkpoint_interval_ms: 10_000,
                 segment_bytes_max: 256 * MIB as u64,
             },

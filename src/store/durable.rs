@@ -57,7 +57,7 @@ pub struct StoreOptions {
     pub cache_bytes_max: u64,
     /// Bytes of memory sled may use for its pages. Default 128 MiB.
     pub view_cache_bytes: u64,
-    /// A checkpoint begins once this much log is not covered by one. Default 64 MiB.
+    /// A checkpoint begins once this much log is not covered by one. Default 32 MiB.
     pub checkpoint_log_bytes_max: u64,
     /// A checkpoint begins when changes are this old. Default 10 s.
     pub checkpoint_interval: Duration,
@@ -73,7 +73,7 @@ impl StoreOptions {
             data_dir: data_dir.into(),
             cache_bytes_max: 256 << 20,
             view_cache_bytes: 128 << 20,
-            checkpoint_log_bytes_max: 64 << 20,
+            checkpoint_log_bytes_max: 32 << 20,
             checkpoint_interval: Duration::from_secs(10),
             segment_bytes_max: LogOptions::default().segment_bytes_max,
         }
