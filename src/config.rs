@@ -159,6 +159,8 @@ impl Limits {
 pub struct PersonLimits {
     /// Largest payload.
     pub payload_bytes_max: usize,
+    /// Messages of one channel on their way at once.
+    pub in_flight_max: usize,
 }
 
 /// Limits of channels with members.
@@ -167,6 +169,8 @@ pub struct PersonLimits {
 pub struct ChannelLimits {
     /// Largest payload.
     pub payload_bytes_max: usize,
+    /// Messages of one channel on their way at once.
+    pub in_flight_max: usize,
     /// Most members.
     pub members_max: usize,
 }
@@ -281,9 +285,13 @@ impl Default for Config {
                 in_flight_bytes_max: 8 * MIB,
                 connections_max: 200_000,
                 connections_per_user_max: 64,
-                person: PersonLimits { payload_bytes_max: 64 * KIB },
-                group: ChannelLimits { payload_bytes_max: 64 * KIB, members_max: 100_000 },
-                customer_service: ChannelLimits { payload_bytes_max: 64 * KIB, members_max: 1_000 },
+                person: PersonLimits { payload_bytes_max: 64 * KIB, in_flight_max: 65_536 },
+                group: ChannelLimits { payload_bytes_max: 64 * KIB, in_flight_max: 65_536, members_max: 100_000 },
+                customer_service: ChannelLimits {
+                    payload_bytes_max: 64 * KIB,
+                    in_flight_max: 65_536,
+                    members_max: 1_000,
+                },
             },
             session: Session { connect_timeout_ms: 10_000, idle_timeout_ms: 180_000, heartbeat_ms: 60_000 },
             outbox: Outbox {

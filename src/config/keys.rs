@@ -174,11 +174,25 @@ pub const KEYS: &[Key] = &[
         "Largest payload in person channels; the smaller of this and the limit for all holds.",
     ),
     number(
+        "limits.person.in_flight_max",
+        1,
+        16_777_216,
+        "messages",
+        "Messages of one person channel that wait or are on their way to disk; beyond it senders are told to come back.",
+    ),
+    number(
         "limits.group.payload_bytes_max",
         1,
         16 * MIB,
         "bytes",
         "Largest payload in groups; the smaller of this and the limit for all holds.",
+    ),
+    number(
+        "limits.group.in_flight_max",
+        1,
+        16_777_216,
+        "messages",
+        "Messages of one group that wait or are on their way to disk; beyond it senders are told to come back.",
     ),
     number(
         "limits.group.members_max",
@@ -193,6 +207,13 @@ pub const KEYS: &[Key] = &[
         16 * MIB,
         "bytes",
         "Largest payload in customer service channels; the smaller of this and the limit for all holds.",
+    ),
+    number(
+        "limits.customer_service.in_flight_max",
+        1,
+        16_777_216,
+        "messages",
+        "Messages of one customer service channel that wait or are on their way to disk; beyond it senders are told to come back.",
     ),
     number(
         "limits.customer_service.members_max",

@@ -39,6 +39,12 @@ pub struct LaneLimits {
     pub bytes_max: usize,
     /// Lanes kept in memory; idle ones beyond it are forgotten and loaded again when used.
     pub lanes_max: usize,
+    /// Messages of one person channel that wait or are not yet durable.
+    pub person_in_flight_max: usize,
+    /// Of one group.
+    pub group_in_flight_max: usize,
+    /// Of one customer service channel.
+    pub customer_service_in_flight_max: usize,
     /// Members of a group.
     pub group_members_max: usize,
     /// Members of a customer service channel.
@@ -46,6 +52,14 @@ pub struct LaneLimits {
 }
 
 impl LaneLimits {
+    fn in_flight_max(&self, channel_type: ChannelType) -> usize {
+        match channel_type {
+            ChannelType::Person => self.person_in_flight_max,
+            ChannelType::Group => self.group_in_flight_max,
+            ChannelType::CustomerService => self.customer_service_in_flight_max,
+        }
+    }
+
     fn members_max(&self, channel_type: ChannelType) -> usize {
         match channel_type {
             ChannelType::Person => 2,
@@ -364,6 +378,10 @@ impl Lanes {
         let limits = self.limits;
         let Some(lane) = self.lanes.get_mut(at as usize) else { return };
         lane.used_ms = turn.now_ms;
+        let in_flight = lane.in_flight_count + lane.waiting.len();
+        if in_flight >= limits.in_flight_max(lane.key.channel_type()) {
+            return work.refuse(Refusal::Busy { retry_after_ms: RETRY_AFTER_BUSY_MS }, turn);
+        }
         if lane.waiting.len() >= limits.entries_max || lane.waiting_bytes + work.bytes() > limits.bytes_max {
             return work.refuse(Refusal::Busy { retry_after_ms: RETRY_AFTER_BUSY_MS }, turn);
         }

@@ -77,3 +77,29 @@ async fn a_group_has_a_largest_size() {
     let send = a.message("g", 2, b"out");
     assert_eq!(a.ask_send(send).await.expect_err("refused").code, "not_member");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_takes_no_more_than_its_type_may_have_in_flight() {
+    let (server, store) = Server::on_shared_memory(|c| c.limits.group.in_flight_max = 2).await;
+    server.group("g", &["a"]).await;
+    server.user("b").await;
+    let mut a = server.connect("a").await;
+    a.say("g", 2, b"warm").await;
+    a.say("b", 1, b"warm").await;
+    store.hold_commits();
+    let mut taken = Vec::new();
+    for (channel_id, channel_type) in [("g", 2), ("g", 2), ("b", 1), ("b", 1), ("b", 1)] {
+        let send = a.message(channel_id, channel_type, b"x");
+        taken.push(send.client_seq);
+        a.send(&ClientFrame::Send(send)).await;
+    }
+    until("all five are taken", || server.app.hub().pending() == 5).await;
+    let send = a.message("g", 2, b"one too many");
+    let refused = a.ask_send(send).await.expect_err("refused");
+    assert_eq!((&*refused.code, refused.retry_after_ms.is_some()), ("busy", true));
+    store.release_commits();
+    for client_seq in taken {
+        a.outcome(client_seq).await.expect("acked");
+    }
+    assert_eq!(a.say("g", 2, b"room again").await.message_seq, 4);
+}
