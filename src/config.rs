@@ -140,17 +140,6 @@ impl Limits {
         };
         of_type.min(self.payload_bytes_max)
     }
-
-    /// Most members of a channel of this type. A person channel has its two.
-    #[must_use]
-    pub fn members_max_of(&self, channel_type: protocol::ids::ChannelType) -> usize {
-        use protocol::ids::ChannelType;
-        match channel_type {
-            ChannelType::Person => 2,
-            ChannelType::Group => self.group.members_max,
-            ChannelType::CustomerService => self.customer_service.members_max,
-        }
-    }
 }
 
 /// Limits of person channels.

@@ -35,7 +35,7 @@ pub use sync::{
 /// When a request is to be tried again after the store could not answer: long enough for a reload of state.
 const STORE_RETRY_AFTER_MS: u32 = 1_000;
 
-/// Turns a store's error into what a client may know, and logs its chain: the one place for read verbs of this room.
+/// Turns a store's error into what a client may know, and logs its chain: the one place for read verbs of the hub.
 pub(crate) fn refuse(error: StoreError) -> Refusal {
     let mut chain = error.to_string();
     let mut cause = error.source();

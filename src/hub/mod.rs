@@ -20,7 +20,7 @@ use crate::domain::message::{Draft, Durability};
 use crate::domain::refusal::Refusal;
 use crate::metrics::Metrics;
 pub use crate::store::{ApiKey, ChannelNo, CredentialHash, ROOT_KEY_ID, StoreStats};
-use crate::store::{Commit, Record, Store, StoreError};
+use crate::store::{Commit, Record, Store};
 
 pub mod administration;
 pub mod broker;
@@ -285,7 +285,7 @@ impl Hub {
         let Home::Shard(home) = self.shared.broker.home(key);
         let Some(shard) = self.shared.shards.get(home) else { return Err(Refusal::Internal) };
         if !shard.inbox.has_room() {
-            return Err(Refusal::Busy { retry_after_ms: 100 });
+            return Err(sequencer::busy());
         }
         shard.inbox.push(ShardEvent::Work(work));
         Ok(())
@@ -517,7 +517,7 @@ impl Hub {
     /// # Errors
     /// The store.
     pub fn token_owners(&self, token: &CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>, Refusal> {
-        self.shared.store.token_owners(token).map_err(refusal_of)
+        self.shared.store.token_owners(token).map_err(conversations::refuse)
     }
 
     /// A user's groups, for the start of a session, and the version they were read at. Few are read on the caller's
@@ -527,12 +527,12 @@ impl Hub {
     /// The store.
     pub async fn groups_of(&self, uid: &Uid) -> Result<(Vec<ChannelNo>, Version), Refusal> {
         let read_at = self.shared.store.version();
-        let count = self.shared.store.channel_count_of(uid).map_err(refusal_of)?;
+        let count = self.shared.store.channel_count_of(uid).map_err(conversations::refuse)?;
         let groups = if count <= GROUPS_READ_AT_ONCE_MAX {
-            self.shared.store.group_channels_of(uid).map_err(refusal_of)?
+            self.shared.store.group_channels_of(uid).map_err(conversations::refuse)?
         } else {
             let uid = uid.clone();
-            self.ask(move |store| store.group_channels_of(&uid).map_err(refusal_of)).await?
+            self.ask(move |store| store.group_channels_of(&uid).map_err(conversations::refuse)).await?
         };
         Ok((groups, read_at))
     }
@@ -555,17 +555,20 @@ impl Hub {
         }
         let shared = self
             .ask(move |store| {
-                let mut groups = store.group_channels_of(&asker).map_err(refusal_of)?;
+                let mut groups = store.group_channels_of(&asker).map_err(conversations::refuse)?;
                 groups.truncate(SHARED_CHANNELS_LOOKED_AT);
                 let mut sharing = Vec::new();
                 for uid in uids {
                     let mut shares = uid == asker
-                        || store.channel_no(&ChannelKey::person(&asker, &uid)).map_err(refusal_of)?.is_some();
+                        || store
+                            .channel_no(&ChannelKey::person(&asker, &uid))
+                            .map_err(conversations::refuse)?
+                            .is_some();
                     for group in &groups {
                         if shares {
                             break;
                         }
-                        shares = store.membership(*group, &uid).map_err(refusal_of)?.is_some();
+                        shares = store.membership(*group, &uid).map_err(conversations::refuse)?.is_some();
                     }
                     if shares {
                         sharing.push(uid);
@@ -592,8 +595,8 @@ impl Hub {
         let due = self
             .ask(move |store| {
                 let mut due = Vec::new();
-                for (channel, seqs) in store.expiry_due(now_ms, channels_max).map_err(refusal_of)? {
-                    if let Some(info) = store.channel(channel).map_err(refusal_of)? {
+                for (channel, seqs) in store.expiry_due(now_ms, channels_max).map_err(conversations::refuse)? {
+                    if let Some(info) = store.channel(channel).map_err(conversations::refuse)? {
                         due.push((info.key, channel, seqs));
                     }
                 }
@@ -642,15 +645,5 @@ impl Hub {
     /// Refuses new work from now on.
     pub fn begin_drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The store's failure in the rules' words; the chain goes to the log once, here.
-pub fn refusal_of(error: StoreError) -> Refusal {
-    tracing::error!(operation = error.operation, detail = %error.detail, error = ?std::error::Error::source(&error),
-        "store cannot answer");
-    match error.kind() {
-        crate::domain::refusal::ErrorKind::Unavailable => Refusal::StoreUnavailable { retry_after_ms: 1_000 },
-        _ => Refusal::Internal,
     }
 }

@@ -30,6 +30,11 @@ const RETRY_AFTER_BUSY_MS: u32 = 100;
 /// When clients may try again when the store cannot answer.
 const RETRY_AFTER_STORE_MS: u32 = 1_000;
 
+/// The refusal of work that finds a queue full.
+pub fn busy() -> Refusal {
+    Refusal::Busy { retry_after_ms: RETRY_AFTER_BUSY_MS }
+}
+
 /// Bounds of the lanes of a shard.
 #[derive(Debug, Clone, Copy)]
 pub struct LaneLimits {
@@ -369,7 +374,7 @@ impl Lanes {
     /// Takes one piece of work.
     pub fn accept(&mut self, work: Work, turn: &mut Turn<'_>) {
         if !turn.queue.has_room() {
-            return work.refuse(Refusal::Busy { retry_after_ms: RETRY_AFTER_BUSY_MS }, turn);
+            return work.refuse(busy(), turn);
         }
         let at = match self.by_key.get(work.key()) {
             Some(at) => *at,
@@ -380,10 +385,10 @@ impl Lanes {
         lane.used_ms = turn.now_ms;
         let in_flight = lane.in_flight_count + lane.waiting.len();
         if in_flight >= limits.in_flight_max(lane.key.channel_type()) {
-            return work.refuse(Refusal::Busy { retry_after_ms: RETRY_AFTER_BUSY_MS }, turn);
+            return work.refuse(busy(), turn);
         }
         if lane.waiting.len() >= limits.entries_max || lane.waiting_bytes + work.bytes() > limits.bytes_max {
-            return work.refuse(Refusal::Busy { retry_after_ms: RETRY_AFTER_BUSY_MS }, turn);
+            return work.refuse(busy(), turn);
         }
         let before = self.weigh(at);
         if let Some(lane) = self.lanes.get_mut(at as usize) {

@@ -24,7 +24,7 @@ use super::committer::{LaneTicket, Sent, Submission, Waiter};
 use super::delivery::{Change, Delivery, LotNews, News, Side, Signal};
 use super::inbox::Inbox;
 use super::outbox::{Control, Live, Outbox, Peer};
-use super::sequencer::{JobAnswer, LaneJob, Lanes, Outcome, Passing, Turn, Work};
+use super::sequencer::{JobAnswer, LaneJob, Lanes, Outcome, Passing, Turn, Work, busy};
 use super::sessions::{SessionId, SessionPlace};
 use crate::domain::message::Durability;
 use crate::domain::refusal::Refusal;
@@ -432,7 +432,7 @@ impl Shard {
         } else if self.shared.shards.get(home).is_some_and(|shard| shard.inbox.has_room()) {
             self.outgoing[home].push(ShardEvent::Work(work));
         } else {
-            self.with_lanes(|_, turn| work_refused(work, turn));
+            self.with_lanes(|_, turn| work.refuse(busy(), turn));
         }
     }
 
@@ -806,10 +806,6 @@ fn answers_request(control: &Control) -> bool {
         Control::Refused { client_seq, .. } => client_seq.is_some(),
         Control::Gap { .. } | Control::Resync { .. } | Control::Raw(_) => false,
     }
-}
-
-fn work_refused(work: Work, turn: &mut Turn<'_>) {
-    work.refuse(Refusal::Busy { retry_after_ms: 100 }, turn);
 }
 
 fn mark(dirty: &mut Vec<u32>, at: u32, slot: &mut Slot) {

@@ -412,27 +412,15 @@ impl Inner {
             return Err(out_of_order("a lot or a commit without records"));
         }
         for record in lot.iter().flat_map(|commit| &commit.records) {
-            let channel = match record {
-                Record::ChannelCreated { channel, key } => {
-                    let taken = heads.contains_key(channel) || self.view.head_seq(*channel)?.is_some();
-                    if taken || !names.insert(key) || self.view.channel_no(key)?.is_some() {
-                        return Err(out_of_order(format_args!("channel {key:?} or its number {} exists", channel.0)));
-                    }
-                    heads.insert(*channel, 0);
-                    continue;
+            if let Record::ChannelCreated { channel, key } = record {
+                let taken = heads.contains_key(channel) || self.view.head_seq(*channel)?.is_some();
+                if taken || !names.insert(key) || self.view.channel_no(key)?.is_some() {
+                    return Err(out_of_order(format_args!("channel {key:?} or its number {} exists", channel.0)));
                 }
-                Record::Message(message) => message.channel,
-                Record::ChannelSettings { channel, .. }
-                | Record::MembersAdded { channel, .. }
-                | Record::MembersRemoved { channel, .. }
-                | Record::ReadPosition { channel, .. }
-                | Record::ConversationDeleted { channel, .. }
-                | Record::MessagesExpired { channel, .. }
-                | Record::Alias { channel, .. } => *channel,
-                Record::UserCreated { .. } | Record::UserToken { .. } | Record::ApiKey(_) | Record::Break { .. } => {
-                    continue;
-                }
-            };
+                heads.insert(*channel, 0);
+                continue;
+            }
+            let Some(channel) = record.channel() else { continue };
             let head = match heads.entry(channel) {
                 std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
                 std::collections::hash_map::Entry::Vacant(free) => match self.view.head_seq(channel)? {

@@ -266,27 +266,15 @@ impl State {
             return Err(defect("a lot or a commit without records"));
         }
         for record in lot.iter().flat_map(|commit| &commit.records) {
-            let channel = match record {
-                Record::ChannelCreated { channel, key } => {
-                    let taken = self.channels.contains_key(channel) || heads.contains_key(channel);
-                    if taken || self.names.contains_key(key) || !names.insert(key) {
-                        return Err(defect(format_args!("channel {key:?} or its number {} exists", channel.0)));
-                    }
-                    heads.insert(*channel, 0);
-                    continue;
+            if let Record::ChannelCreated { channel, key } = record {
+                let taken = self.channels.contains_key(channel) || heads.contains_key(channel);
+                if taken || self.names.contains_key(key) || !names.insert(key) {
+                    return Err(defect(format_args!("channel {key:?} or its number {} exists", channel.0)));
                 }
-                Record::Message(message) => message.channel,
-                Record::ChannelSettings { channel, .. }
-                | Record::MembersAdded { channel, .. }
-                | Record::MembersRemoved { channel, .. }
-                | Record::ReadPosition { channel, .. }
-                | Record::ConversationDeleted { channel, .. }
-                | Record::MessagesExpired { channel, .. }
-                | Record::Alias { channel, .. } => *channel,
-                Record::UserCreated { .. } | Record::UserToken { .. } | Record::ApiKey(_) | Record::Break { .. } => {
-                    continue;
-                }
-            };
+                heads.insert(*channel, 0);
+                continue;
+            }
+            let Some(channel) = record.channel() else { continue };
             let stored = self.channels.get(&channel).map(Channel::head);
             let head = match heads.get(&channel).copied().or(stored) {
                 Some(head) => head,
