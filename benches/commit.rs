@@ -73,6 +73,7 @@ impl Target {
             }
             *head += 1;
             lot.push(Commit::from(Record::Message(MessageRecord {
+                extras: None,
                 channel: *channel,
                 message_seq: MessageSeq::new(*head).context("a seq from 1")?,
                 from_uid: self.sender.clone(),

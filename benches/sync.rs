@@ -40,6 +40,7 @@ impl Scene {
         *head += 1;
         self.counter += 1;
         Ok(Commit::from(Record::Message(MessageRecord {
+            extras: None,
             channel: *channel,
             message_seq: MessageSeq::new(*head).context("a seq from 1")?,
             from_uid: Uid::new("somebody")?,

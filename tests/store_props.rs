@@ -145,6 +145,7 @@ impl Pair {
                         // Not all of a burst are by one sender.
                         let from_uid = if n % 3 == 0 { uid(from + 1) } else { uid(from) };
                         Record::Message(MessageRecord {
+                            extras: None,
                             channel,
                             message_seq: MessageSeq::new(head + n).expect("seq"),
                             from_uid,

@@ -150,6 +150,25 @@ impl DeviceId {
     }
 }
 
+text_id! {
+    /// A file that messages may carry: the lowercase hyphenated uuid an upload answered.
+    FileId
+}
+
+impl FileId {
+    /// Checks and takes a file id.
+    ///
+    /// # Errors
+    /// Empty, longer than 36 bytes, or a character no uuid has.
+    pub fn new(text: &str) -> Result<Self, IdError> {
+        check(text, 36, &[])?;
+        match text.chars().find(|c| !matches!(c, '0'..='9' | 'a'..='f' | '-')) {
+            Some(c) => Err(IdError::Character(c)),
+            None => Ok(Self(Arc::from(text))),
+        }
+    }
+}
+
 /// What kind of channel (wukongim-http.md section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

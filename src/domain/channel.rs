@@ -1,6 +1,6 @@
 //! A channel's settings and who may do what in it.
 
-use protocol::ids::{ChannelType, Version};
+use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
 
 use super::refusal::Refusal;
 
@@ -19,13 +19,101 @@ pub struct ChannelSettings {
     pub allow_stranger: bool,
 }
 
+/// What a member may do in a group beyond writing. Each may do all the one before may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Role {
+    /// Write, read, invite nobody.
+    #[default]
+    Member = 0,
+    /// Also: add and remove members, change the profile, revoke anybody's messages.
+    Admin = 1,
+    /// Also: give and take roles, disband.
+    Owner = 2,
+}
+
+impl Role {
+    /// Reads the number of wires and disk.
+    #[must_use]
+    pub fn from_wire(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Member),
+            1 => Some(Self::Admin),
+            2 => Some(Self::Owner),
+            _ => None,
+        }
+    }
+
+    /// The stable word of wires and pages.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// Longest name of a channel's profile in bytes.
+pub const PROFILE_NAME_BYTES_MAX: usize = 255;
+/// Longest icon (a link or a file id) in bytes.
+pub const PROFILE_ICON_BYTES_MAX: usize = 1024;
+/// Longest description in bytes.
+pub const PROFILE_DESCRIPTION_BYTES_MAX: usize = 1024;
+
+/// How a group presents itself. Empty texts mean "none".
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChannelProfile {
+    /// What members call it.
+    pub name: String,
+    /// A link or a file id.
+    pub icon: String,
+    /// What it is for.
+    pub description: String,
+    /// The project a group belongs to (`group` of threads.txt); empty: made by users for themselves.
+    pub project: String,
+    /// Who made it; `None`: a back end.
+    pub creator: Option<Uid>,
+}
+
 /// One user's membership in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
+    /// What the member may do.
+    pub role: Role,
     /// Messages up to this seq came before the user joined: never unread.
     pub join_floor: u64,
     /// Version of the record that made the user a member.
     pub since: Version,
+}
+
+/// The space of chat ids (uuid v5).
+const CHAT_IDS: uuid::Uuid = uuid::uuid!("6c1d4a53-2b57-5d2e-9d0e-6f9b5f4ad0c1");
+
+/// The uuid that every dialect calls a channel by, lowercase and hyphenated: a group named by a uuid keeps it, every other
+/// channel has a uuid v5 of its type and stored id (design.md section 2, Channels).
+#[must_use]
+pub fn chat_id(key: &ChannelKey) -> String {
+    if key.channel_type() == ChannelType::Group
+        && let Ok(uuid) = uuid::Uuid::try_parse(key.channel_id())
+    {
+        return uuid.hyphenated().to_string();
+    }
+    let name = format!("{}:{}", key.channel_type().to_wire(), key.channel_id());
+    uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
+}
+
+/// The chat id of "the same users": any order, each once (m3o.txt; design.md section 2). Two users have their person
+/// channel's instead.
+#[must_use]
+pub fn set_id(uids: &[Uid]) -> String {
+    let mut names: Vec<&str> = uids.iter().map(Uid::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    // No uid holds this character unless as the end of its namespace, which all of one set share.
+    let name = format!("set:{}", names.join("\u{1e}"));
+    uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
 }
 
 /// Who asks, for the rules of sending.

@@ -21,6 +21,23 @@ pub struct ConversationState {
     pub join_version: Version,
     /// Version of leaving or being removed; zero when not left. Later than `join_version` means: not a member.
     pub leave_version: Version,
+    /// What the user decided about the conversation.
+    pub flags: ConversationFlags,
+    /// Version of the flags; zero: never set.
+    pub flags_version: Version,
+}
+
+/// What a user decided about a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConversationFlags {
+    /// Kept on top of the list.
+    pub pinned: bool,
+    /// No notifications; unread is counted all the same.
+    pub muted: bool,
+    /// A message request of a stranger that was neither accepted nor answered.
+    pub request: bool,
+    /// The user accepted it as a message request: the peer is no stranger any more.
+    pub accepted: bool,
 }
 
 /// The user's own last stored message in a channel.
@@ -58,10 +75,23 @@ impl ConversationState {
         self.delete_floor
     }
 
+    /// Whether it is a message request now: answering it accepts it.
+    #[must_use]
+    pub fn is_request(&self, own: LastOwn) -> bool {
+        self.flags.request && own.seq == 0
+    }
+
+    /// When the user last read it or wrote in it; zero: never. `access` of threads.txt.
+    #[must_use]
+    pub fn accessed(&self, own: LastOwn) -> Version {
+        self.read_version.max(own.version)
+    }
+
     /// The latest version of this user's own changes to the conversation.
     #[must_use]
     pub fn changed_version(&self) -> Version {
-        self.read_version.max(self.delete_version).max(self.join_version).max(self.leave_version)
+        let floors = self.read_version.max(self.delete_version).max(self.join_version);
+        floors.max(self.leave_version).max(self.flags_version)
     }
 }
 
@@ -232,6 +262,8 @@ mod tests {
         join_floor: 0,
         join_version: Version::MAX,
         leave_version: Version::ZERO,
+        flags: ConversationFlags { pinned: false, muted: false, request: false, accepted: false },
+        flags_version: Version::ZERO,
     };
 
     #[test]

@@ -1,7 +1,7 @@
 //! A message: its flags, its names, its fingerprint and its leaf in the channel's digest.
 
 use bytes::Bytes;
-use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, MessageSeq, Uid};
+use protocol::ids::{ChannelKey, ClientMsgNo, FileId, MessageId, MessageSeq, Uid, Version};
 
 /// How sure a sender wants to be before the ack (design.md section 1, ack-means-stored).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -45,8 +45,72 @@ pub struct Draft {
     pub expire_s: u32,
     /// The content, never looked into.
     pub payload: Bytes,
+    /// What it refers to; `None`: nothing.
+    pub extras: Option<Box<Extras>>,
     /// Wanted durability of the ack.
     pub durability: Durability,
+}
+
+/// Most users a message may mention.
+pub const MENTIONS_MAX: usize = 100;
+/// Most files a message may carry.
+pub const FILES_MAX: usize = 32;
+
+/// What a message refers to besides its payload. An empty one is stored as none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// The message it answers or quotes, of the same channel.
+    pub reply_to: Option<MessageId>,
+    /// Users it mentions, each once, at most [`MENTIONS_MAX`].
+    pub mentions: Vec<Uid>,
+    /// It mentions every member.
+    pub mention_all: bool,
+    /// Files it carries, in order, at most [`FILES_MAX`].
+    pub files: Vec<FileId>,
+}
+
+impl Extras {
+    /// Whether it refers to nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Boxed, or `None` when it refers to nothing.
+    #[must_use]
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (!self.is_empty()).then(|| Box::new(self))
+    }
+}
+
+/// A user's word on a message. A user has at most one per message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Reaction {
+    /// Likes it.
+    Like = 1,
+    /// Dislikes it.
+    Dislike = 2,
+}
+
+impl Reaction {
+    /// The stable word of wires and pages.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Like => "like",
+            Self::Dislike => "dislike",
+        }
+    }
+}
+
+/// One user's reaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reacted {
+    /// Who.
+    pub uid: Uid,
+    /// What.
+    pub reaction: Reaction,
 }
 
 /// A stored message as readers get it.
@@ -70,8 +134,14 @@ pub struct Message {
     pub topic: String,
     /// Seconds until it expires; 0: never.
     pub expire_s: u32,
-    /// The content; empty when `state` is not [`MessageState::Live`].
+    /// The content, as last edited; empty when `state` is not [`MessageState::Live`].
     pub payload: Bytes,
+    /// What it refers to, as last edited; `None` when `state` is not [`MessageState::Live`].
+    pub extras: Option<Box<Extras>>,
+    /// Version of its last edit; zero: never edited.
+    pub edited: Version,
+    /// Reactions of users, in the order of each user's present one; empty when `state` is not [`MessageState::Live`].
+    pub reactions: Vec<Reacted>,
     /// Whether it can still be shown.
     pub state: MessageState,
 }
@@ -91,7 +161,7 @@ pub enum MessageState {
     Live,
     /// Its time is over; payload withheld.
     Expired,
-    /// Taken back; payload withheld (a later issue offers the verb).
+    /// Taken back by its sender or an admin; payload withheld.
     Revoked,
     /// Its record is damaged on disk; fields but channel and seq are empty (store.md section 2).
     Damaged,

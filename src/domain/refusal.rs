@@ -48,6 +48,19 @@ pub enum Refusal {
     ChannelNotFound,
     /// The asker is not a member of the channel.
     NotMember,
+    /// The recipient has blocked the sender.
+    Blocked,
+    /// The recipient takes no messages of strangers and the sender is one.
+    StrangerRefused,
+    /// The time in which the sender may revoke or edit is over.
+    TooLate {
+        /// What came too late.
+        action: &'static str,
+        /// Seconds the sender had.
+        within_s: u64,
+    },
+    /// The message was revoked, has expired or is damaged.
+    MessageGone,
     /// The channel is banned.
     ChannelBanned,
     /// The channel was disbanded.
@@ -121,10 +134,13 @@ impl Refusal {
             Self::CredentialMissing | Self::CredentialUnknown => ErrorKind::Unauthenticated,
             Self::Forbidden { .. }
             | Self::NotMember
+            | Self::Blocked
+            | Self::StrangerRefused
+            | Self::TooLate { .. }
             | Self::ChannelBanned
             | Self::ChannelDisbanded
             | Self::SendBanned => ErrorKind::Forbidden,
-            Self::ChannelNotFound | Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::ChannelNotFound | Self::NotFound { .. } | Self::MessageGone => ErrorKind::NotFound,
             Self::ClientMsgNoConflict { .. } => ErrorKind::Conflict,
             Self::TooLarge { .. } | Self::TooMany { .. } => ErrorKind::TooLarge,
             Self::Busy { .. } => ErrorKind::RateLimited,
@@ -143,6 +159,10 @@ impl Refusal {
             Self::Forbidden { .. } => "forbidden",
             Self::ChannelNotFound => "channel_not_found",
             Self::NotMember => "not_member",
+            Self::Blocked => "blocked",
+            Self::StrangerRefused => "stranger_refused",
+            Self::TooLate { .. } => "too_late",
+            Self::MessageGone => "message_gone",
             Self::ChannelBanned => "channel_banned",
             Self::ChannelDisbanded => "channel_disbanded",
             Self::SendBanned => "send_banned",
@@ -189,6 +209,10 @@ impl fmt::Display for Refusal {
             Self::Forbidden { action } => write!(f, "this credential may not {action}"),
             Self::ChannelNotFound => f.write_str("no such channel"),
             Self::NotMember => f.write_str("not a member of this channel"),
+            Self::Blocked => f.write_str("the recipient has blocked the sender"),
+            Self::StrangerRefused => f.write_str("the recipient takes no messages of strangers"),
+            Self::TooLate { action, within_s } => write!(f, "too late to {action}, senders have {within_s} seconds"),
+            Self::MessageGone => f.write_str("the message was revoked or has expired"),
             Self::ChannelBanned => f.write_str("the channel is banned"),
             Self::ChannelDisbanded => f.write_str("the channel was disbanded"),
             Self::SendBanned => f.write_str("the sender may not send"),

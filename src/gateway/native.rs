@@ -423,6 +423,7 @@ pub fn draft_of(from_uid: &Uid, send: &native::Send<'_>) -> Result<Draft, Refusa
         topic: send.topic.clone().into_owned(),
         expire_s: send.expire,
         payload: Bytes::copy_from_slice(&send.payload),
+        extras: None,
         durability,
     })
 }

@@ -98,6 +98,9 @@ mod tests {
     fn a_message_has_the_shape_of_the_document() {
         let (alice, bob) = (Uid::from_stored("alice"), Uid::from_stored("bob"));
         let message = Message {
+            extras: None,
+            edited: Version::ZERO,
+            reactions: Vec::new(),
             channel: ChannelKey::person(&alice, &bob),
             message_seq: MessageSeq::new(7).expect("not zero"),
             message_id: Version::new(1_657_611_272_123_456),

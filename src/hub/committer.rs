@@ -382,6 +382,7 @@ fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Ve
                             expire_s: message.expire_s,
                             timestamp_ms: version.unix_ms(),
                             payload: message.payload,
+                            extras: message.extras,
                             origin,
                         },
                     );
@@ -436,6 +437,16 @@ fn change_of(record: Record, key: &ChannelKey, version: Version, unread_after: (
         | Record::UserToken { .. }
         | Record::ApiKey(_)
         | Record::Alias { .. }
+        | Record::MessageRevoked { .. }
+        | Record::MessageEdited { .. }
+        | Record::MessageReacted { .. }
+        | Record::MemberRole { .. }
+        | Record::ChannelProfile { .. }
+        | Record::ConversationFlags { .. }
+        | Record::UserSettings { .. }
+        | Record::Relation { .. }
+        | Record::File(_)
+        | Record::FileRemoved { .. }
         | Record::Break { .. } => None,
     }
 }

@@ -10,7 +10,7 @@ use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid, Version};
 use smallvec::SmallVec;
 
 use super::sessions::SessionId;
-use crate::domain::message::MessageFlags;
+use crate::domain::message::{Extras, MessageFlags};
 use crate::store::ChannelNo;
 
 /// How many wire kinds share encoded bytes (native MessagePack, native JSON).
@@ -48,6 +48,8 @@ pub struct Delivered {
     pub timestamp_ms: u64,
     /// The content.
     pub payload: Bytes,
+    /// What it refers to.
+    pub extras: Option<Box<Extras>>,
     /// The session that sent it, which gets an ack in place of a delivery.
     pub origin: Option<SessionId>,
 }

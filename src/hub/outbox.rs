@@ -313,6 +313,7 @@ mod tests {
     fn delivery(channel: &str, seq: u64, bytes: usize) -> Live {
         let (a, b) = (Uid::new(channel).expect("uid"), Uid::new("z").expect("uid"));
         let message = Delivered {
+            extras: None,
             message_seq: seq,
             message_id: Version::new(1_000 + seq),
             from_uid: a.clone(),

@@ -757,6 +757,7 @@ impl Lane {
             expire_s: draft.expire_s,
             timestamp_ms: turn.now_ms,
             payload: draft.payload,
+            extras: draft.extras,
             origin,
         };
         let delivery = Delivery::new(self.channel, self.key.clone(), vec![message]);
@@ -802,6 +803,7 @@ impl Lane {
             topic: draft.topic,
             expire_s: draft.expire_s,
             payload: draft.payload,
+            extras: draft.extras,
         }));
         turn.submissions.push(Submission {
             commit,

@@ -620,6 +620,43 @@ impl Store for DurableStore {
         self.inner.view.messages(channel, range)
     }
 
+    fn memberships(&self, _: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn profile(&self, _: ChannelNo) -> Result<Option<crate::domain::channel::ChannelProfile>> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn message_changes(&self, _: ChannelNo, _: Version, _: usize) -> Result<super::MessageChanges> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn search(&self, _: ChannelNo, _: &super::SearchQuery) -> Result<super::SearchFound> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn mentions_after(&self, _: ChannelNo, _: &Uid, _: u64) -> Result<u64> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn user_settings(&self, _: &Uid) -> Result<crate::domain::user::UserSettings> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn relation(&self, _: &Uid, _: &Uid) -> Result<crate::domain::user::Relation> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn relations(&self, _: &Uid) -> Result<Vec<(Uid, crate::domain::user::Relation)>> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn file(&self, _: &protocol::ids::FileId) -> Result<Option<crate::domain::file::FileInfo>> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn file_references(&self, _: &protocol::ids::FileId, _: usize) -> Result<Vec<(ChannelNo, u64)>> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn unused_files(&self, _: Version, _: usize) -> Result<Vec<crate::domain::file::FileInfo>> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+    fn has_content(&self, _: &crate::domain::file::ContentHash) -> Result<bool> {
+        Err(StoreError::damaged("not there yet", ""))
+    }
+
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>> {
         self.inner.check_usable()?;
         self.inner.view.message_by_id(message_id)

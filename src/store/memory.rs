@@ -13,16 +13,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
-use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, MessageId, Uid, Version};
+use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, MessageId, Uid, Version};
 
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageRecord, Probe, ReadCounts, Record, Result, SeqRange,
-    Store, StoreError, StoreStats, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, MessageRecord, Probe, ReadCounts, Record,
+    Result, SearchFound, SearchQuery, SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
-use crate::domain::channel::{ChannelSettings, Membership};
+use crate::domain::channel::{ChannelProfile, ChannelSettings, Membership, Role};
+use crate::domain::content::{fold, search_text};
 use crate::domain::conversation::{ConversationState, LastOwn};
-use crate::domain::message::{Digest, Message, MessageFlags, MessageState, chain_digest, fingerprint};
+use crate::domain::file::{ContentHash, FileInfo};
+use crate::domain::message::{Digest, Extras, Message, MessageFlags, MessageState, Reacted, chain_digest, fingerprint};
 use crate::domain::refusal::ErrorKind;
+use crate::domain::user::{Relation, UserSettings};
 
 /// How many recent changes are kept by [`MemoryStore::new`]: as the durable store (store.md section 3).
 pub const RING_CHANGES: usize = 131_072;
@@ -63,6 +66,10 @@ struct State {
     senders: BTreeSet<Uid>,
     tokens: BTreeMap<(Uid, u8), (u8, CredentialHash)>,
     keys: BTreeMap<String, ApiKey>,
+    settings: BTreeMap<Uid, UserSettings>,
+    relations: BTreeMap<Uid, BTreeMap<Uid, Relation>>,
+    files: BTreeMap<FileId, FileInfo>,
+    references: BTreeMap<FileId, BTreeSet<(ChannelNo, u64)>>,
     ring: VecDeque<(Version, ChannelNo)>,
     ring_max: usize,
     /// Version of the last change the ring has forgotten.
@@ -78,7 +85,10 @@ struct Channel {
     states: BTreeMap<Uid, ConversationState>,
     by_name: HashMap<(Uid, ClientMsgNo), u64>,
     fingerprints: BTreeSet<u64>,
+    created: Version,
     changed: Version,
+    profile: Option<ChannelProfile>,
+    roles: BTreeMap<Uid, Role>,
 }
 
 struct Stored {
@@ -86,7 +96,14 @@ struct Stored {
     version: Version,
     digest: Digest,
     expired: bool,
+    revoked: bool,
     damaged: bool,
+    /// Payload, extras and version of the last edit.
+    edit: Option<(Bytes, Option<Box<Extras>>, Version)>,
+    /// In the order of each user's present reaction.
+    reactions: Vec<Reacted>,
+    /// Version of the last change after it was stored; zero: none.
+    changed: Version,
 }
 
 impl Stored {
@@ -96,7 +113,23 @@ impl Stored {
 
     fn countable_for(&self, uid: &Uid) -> bool {
         let flags = self.record.flags;
-        flags.red_dot && !flags.sync_once && !self.expired && self.record.from_uid != *uid
+        flags.red_dot && !flags.sync_once && !self.is_over() && self.record.from_uid != *uid
+    }
+
+    fn is_over(&self) -> bool {
+        self.expired || self.revoked
+    }
+
+    fn extras(&self) -> Option<&Extras> {
+        match &self.edit {
+            Some((_, extras, _)) => extras.as_deref(),
+            None => self.record.extras.as_deref(),
+        }
+    }
+
+    fn mentions(&self, uid: &Uid) -> bool {
+        let named = |extras: &Extras| extras.mention_all || extras.mentions.contains(uid);
+        !self.is_over() && self.record.from_uid != *uid && self.extras().is_some_and(named)
     }
 
     fn due_ms(&self) -> Option<u64> {
@@ -118,9 +151,17 @@ impl Stored {
                 topic: String::new(),
                 expire_s: 0,
                 payload: Bytes::new(),
+                extras: None,
+                edited: Version::ZERO,
+                reactions: Vec::new(),
                 state: MessageState::Damaged,
             };
         }
+        let (payload, extras) = match (&self.edit, self.is_over()) {
+            (_, true) => (Bytes::new(), None),
+            (Some((payload, extras, _)), false) => (payload.clone(), extras.clone()),
+            (None, false) => (record.payload.clone(), record.extras.clone()),
+        };
         Message {
             channel: key.clone(),
             message_seq: record.message_seq,
@@ -131,8 +172,15 @@ impl Stored {
             setting: record.setting,
             topic: record.topic.clone(),
             expire_s: record.expire_s,
-            payload: if self.expired { Bytes::new() } else { record.payload.clone() },
-            state: if self.expired { MessageState::Expired } else { MessageState::Live },
+            payload,
+            extras,
+            edited: self.edit.as_ref().map_or(Version::ZERO, |(.., version)| *version),
+            reactions: if self.is_over() { Vec::new() } else { self.reactions.clone() },
+            state: match (self.revoked, self.expired) {
+                (true, _) => MessageState::Revoked,
+                (false, true) => MessageState::Expired,
+                (false, false) => MessageState::Live,
+            },
         }
     }
 }
@@ -146,8 +194,22 @@ impl Channel {
             states: BTreeMap::new(),
             by_name: HashMap::new(),
             fingerprints: BTreeSet::new(),
+            created: Version::ZERO,
             changed: Version::ZERO,
+            profile: None,
+            roles: BTreeMap::new(),
         }
+    }
+
+    fn membership(&self, uid: &Uid) -> Option<Membership> {
+        let state = self.states.get(uid).filter(|state| state.is_member())?;
+        let role = self.roles.get(uid).copied().unwrap_or_default();
+        Some(Membership { role, join_floor: state.join_floor, since: state.join_version })
+    }
+
+    fn message_mut(&mut self, seq: u64) -> Option<&mut Stored> {
+        let place = usize::try_from(seq.checked_sub(1)?).ok()?;
+        self.messages.get_mut(place)
     }
 
     fn head(&self) -> u64 {
@@ -323,7 +385,7 @@ impl State {
         match record {
             Record::ChannelCreated { channel, key } => {
                 self.names.insert(key.clone(), *channel);
-                self.channels.insert(*channel, Channel::new(key.clone()));
+                self.channels.insert(*channel, Channel { created: version, ..Channel::new(key.clone()) });
                 if let Some((a, b)) = key.pair() {
                     self.join(*channel, &a, 0, version);
                     self.join(*channel, &b, 0, version);
@@ -353,6 +415,7 @@ impl State {
                         state.leave_version = version;
                         state.delete_floor = state.delete_floor.max(*delete_floor);
                         state.delete_version = version;
+                        found.roles.remove(uid);
                     }
                 }
             }
@@ -370,11 +433,72 @@ impl State {
             }
             Record::MessagesExpired { channel, seqs } => {
                 if let Some(found) = self.channels.get_mut(channel) {
-                    for message in &mut found.messages {
-                        message.expired |= seqs.contains(&message.record.message_seq.get());
+                    for seq in seqs {
+                        if let Some(message) = found.message_mut(*seq) {
+                            message.expired = true;
+                            message.changed = version;
+                        }
                     }
                 }
                 self.channel_changed(*channel, version);
+            }
+            Record::MessageRevoked { channel, seq, .. } => {
+                self.change_message(*channel, *seq, version, |message| message.revoked |= !message.expired);
+            }
+            Record::MessageEdited { channel, seq, payload, extras, .. } => {
+                self.change_message(*channel, *seq, version, |message| {
+                    message.edit = Some((payload.clone(), extras.clone(), version));
+                });
+                self.refer(*channel, *seq, extras.as_deref());
+            }
+            Record::MessageReacted { channel, seq, uid, reaction } => {
+                self.change_message(*channel, *seq, version, |message| {
+                    let before = message.reactions.iter().position(|reacted| reacted.uid == *uid);
+                    match (before, reaction) {
+                        (Some(at), Some(reaction)) if message.reactions[at].reaction == *reaction => {}
+                        (before, reaction) => {
+                            before.map(|at| message.reactions.remove(at));
+                            let now = reaction.map(|reaction| Reacted { uid: uid.clone(), reaction });
+                            message.reactions.extend(now);
+                        }
+                    }
+                });
+            }
+            Record::MemberRole { channel, uid, role } => {
+                if let Some(found) = self.channels.get_mut(channel)
+                    && found.membership(uid).is_some()
+                {
+                    found.roles.insert(uid.clone(), *role);
+                }
+            }
+            Record::ChannelProfile { channel, profile } => {
+                if let Some(found) = self.channels.get_mut(channel) {
+                    found.profile = Some((**profile).clone());
+                }
+                self.channel_changed(*channel, version);
+            }
+            Record::ConversationFlags { channel, uid, flags } => {
+                if let Some(state) = self.state_of(*channel, uid) {
+                    state.flags = *flags;
+                    state.flags_version = version;
+                }
+            }
+            Record::UserSettings { uid, settings } => {
+                self.settings.insert(uid.clone(), *settings);
+            }
+            Record::Relation { uid, peer, relation } => {
+                let relations = self.relations.entry(uid.clone()).or_default();
+                match *relation == Relation::default() {
+                    true => relations.remove(peer),
+                    false => relations.insert(peer.clone(), *relation),
+                };
+            }
+            Record::File(file) => {
+                let info = FileInfo { record: (**file).clone(), created: version };
+                self.files.insert(file.file_id.clone(), info);
+            }
+            Record::FileRemoved { file_id } => {
+                self.files.remove(file_id);
             }
             Record::UserCreated { uid } => {
                 self.users.insert(uid.clone());
@@ -396,6 +520,20 @@ impl State {
         }
     }
 
+    fn change_message(&mut self, channel: ChannelNo, seq: u64, version: Version, change: impl FnOnce(&mut Stored)) {
+        if let Some(message) = self.channels.get_mut(&channel).and_then(|found| found.message_mut(seq)) {
+            change(message);
+            message.changed = version;
+            self.channel_changed(channel, version);
+        }
+    }
+
+    fn refer(&mut self, channel: ChannelNo, seq: u64, extras: Option<&Extras>) {
+        for file_id in extras.into_iter().flat_map(|extras| &extras.files) {
+            self.references.entry(file_id.clone()).or_default().insert((channel, seq));
+        }
+    }
+
     fn apply_message(&mut self, record: &MessageRecord, version: Version) {
         let Some(channel) = self.channels.get_mut(&record.channel) else { return };
         let previous = channel.messages.last().map_or(Digest::default(), |message| message.digest);
@@ -403,10 +541,21 @@ impl State {
         let digest = chain_digest(&previous, seq, version, &record.from_uid, &record.client_msg_no, &record.payload);
         channel.by_name.entry((record.from_uid.clone(), record.client_msg_no.clone())).or_insert(seq);
         channel.fingerprints.insert(fingerprint(&record.from_uid, &record.client_msg_no));
-        channel.messages.push(Stored { record: record.clone(), version, digest, expired: false, damaged: false });
+        channel.messages.push(Stored {
+            record: record.clone(),
+            version,
+            digest,
+            expired: false,
+            revoked: false,
+            damaged: false,
+            edit: None,
+            reactions: Vec::new(),
+            changed: Version::ZERO,
+        });
         self.payload_bytes += record.payload.len() as u64;
         self.ids.insert(version, (record.channel, seq));
         self.senders.insert(record.from_uid.clone());
+        self.refer(record.channel, seq, record.extras.as_deref());
         self.channel_changed(record.channel, version);
     }
 }
@@ -488,6 +637,7 @@ impl Store for MemoryStore {
             key: found.key.clone(),
             head_seq: found.head(),
             head_version: found.messages.last().map_or(Version::ZERO, |message| message.version),
+            created: found.created,
             changed_version: found.changed,
             digest: found.messages.last().map_or(Digest::default(), |message| message.digest),
             settings: found.settings,
@@ -503,10 +653,22 @@ impl Store for MemoryStore {
     fn membership(&self, channel: ChannelNo, uid: &Uid) -> Result<Option<Membership>> {
         self.count_view(1);
         let state = self.state.read();
-        let found = state.channels.get(&channel).and_then(|found| found.states.get(uid));
-        Ok(found
-            .filter(|state| state.is_member())
-            .map(|state| Membership { join_floor: state.join_floor, since: state.join_version }))
+        Ok(state.channels.get(&channel).and_then(|found| found.membership(uid)))
+    }
+
+    fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
+        self.count_view(1);
+        let state = self.state.read();
+        let Some(found) = state.channels.get(&channel) else { return Ok(Vec::new()) };
+        let members = found.states.keys().filter_map(|uid| Some((uid.clone(), found.membership(uid)?)));
+        let mut members: Vec<_> = members.collect();
+        members.sort_by(|(a, x), (b, y)| (x.since, a).cmp(&(y.since, b)));
+        Ok(members)
+    }
+
+    fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>> {
+        self.count_view(1);
+        Ok(self.state.read().channels.get(&channel).and_then(|found| found.profile.clone()))
     }
 
     fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>> {
@@ -572,6 +734,47 @@ impl Store for MemoryStore {
         }
         self.count_log(u64::from(!messages.is_empty()));
         Ok(messages)
+    }
+
+    fn message_changes(&self, channel: ChannelNo, since: Version, max: usize) -> Result<MessageChanges> {
+        self.count_view(1);
+        let state = self.state.read();
+        let Some(found) = state.channels.get(&channel) else { return Ok(MessageChanges::default()) };
+        let changed = found.messages.iter().filter(|message| message.changed > since);
+        let mut changes: Vec<(u64, Version)> = changed.map(|message| (message.seq(), message.changed)).collect();
+        changes.sort_by_key(|(seq, version)| (std::cmp::Reverse(*version), *seq));
+        let more = changes.len() > max;
+        changes.truncate(max);
+        Ok(MessageChanges { changes, more })
+    }
+
+    fn search(&self, channel: ChannelNo, query: &SearchQuery) -> Result<SearchFound> {
+        self.count_view(1);
+        let state = self.state.read();
+        let Some(channel) = state.channels.get(&channel) else { return Ok(SearchFound::default()) };
+        let mut found = SearchFound::default();
+        let (first, last) = (query.first.max(1), query.last.min(channel.head()));
+        for (scanned, seq) in (first..=last).rev().enumerate() {
+            if found.messages.len() >= query.limit || scanned >= query.scan_max {
+                found.resume = Some(seq);
+                break;
+            }
+            let Some(message) = channel.message(seq) else { continue };
+            let message = message.read(&channel.key);
+            let text = search_text(&message.payload).filter(|_| message.state == MessageState::Live);
+            if text.is_some_and(|text| fold(&text).contains(&query.pattern)) {
+                found.messages.push(message);
+            }
+        }
+        Ok(found)
+    }
+
+    fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64> {
+        self.count_view(1);
+        let state = self.state.read();
+        let Some(found) = state.channels.get(&channel) else { return Ok(0) };
+        let mentioning = found.messages.iter().filter(|message| message.seq() > floor && message.mentions(uid));
+        Ok(mentioning.count() as u64)
     }
 
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>> {
@@ -666,6 +869,47 @@ impl Store for MemoryStore {
             }
         }
         Some(seen.into_iter().collect())
+    }
+
+    fn user_settings(&self, uid: &Uid) -> Result<UserSettings> {
+        self.count_view(1);
+        Ok(self.state.read().settings.get(uid).copied().unwrap_or_default())
+    }
+
+    fn relation(&self, uid: &Uid, peer: &Uid) -> Result<Relation> {
+        self.count_view(1);
+        let state = self.state.read();
+        Ok(state.relations.get(uid).and_then(|relations| relations.get(peer)).copied().unwrap_or_default())
+    }
+
+    fn relations(&self, uid: &Uid) -> Result<Vec<(Uid, Relation)>> {
+        self.count_view(1);
+        let state = self.state.read();
+        let relations = state.relations.get(uid).into_iter().flatten();
+        Ok(relations.map(|(peer, relation)| (peer.clone(), *relation)).collect())
+    }
+
+    fn file(&self, file_id: &FileId) -> Result<Option<FileInfo>> {
+        self.count_view(1);
+        Ok(self.state.read().files.get(file_id).cloned())
+    }
+
+    fn file_references(&self, file_id: &FileId, max: usize) -> Result<Vec<(ChannelNo, u64)>> {
+        self.count_view(1);
+        let state = self.state.read();
+        Ok(state.references.get(file_id).into_iter().flatten().copied().take(max).collect())
+    }
+
+    fn unused_files(&self, before: Version, max: usize) -> Result<Vec<FileInfo>> {
+        self.count_view(1);
+        let state = self.state.read();
+        let unused = |info: &&FileInfo| info.created < before && !state.references.contains_key(&info.record.file_id);
+        Ok(state.files.values().filter(unused).take(max).cloned().collect())
+    }
+
+    fn has_content(&self, content: &ContentHash) -> Result<bool> {
+        self.count_view(1);
+        Ok(self.state.read().files.values().any(|info| info.record.content == *content))
     }
 
     fn user_known(&self, uid: &Uid) -> Result<bool> {

@@ -9,14 +9,16 @@
 
 use std::fmt;
 
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, MessageSeq, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, MessageSeq, Uid, Version};
 use smallvec::SmallVec;
 
-use crate::domain::channel::{ChannelSettings, Membership};
-use crate::domain::conversation::{ConversationState, LastOwn};
+use crate::domain::channel::{ChannelProfile, ChannelSettings, Membership, Role};
+use crate::domain::conversation::{ConversationFlags, ConversationState, LastOwn};
+use crate::domain::file::{ContentHash, FileInfo, FileRecord};
 use crate::domain::identity::Scopes;
-use crate::domain::message::{Digest, Message, MessageFlags};
+use crate::domain::message::{Digest, Extras, Message, MessageFlags, Reaction};
 use crate::domain::refusal::ErrorKind;
+use crate::domain::user::{Relation, UserSettings};
 
 pub mod durable;
 pub mod log;
@@ -134,6 +136,87 @@ pub enum Record {
         /// The channel.
         channel: ChannelNo,
     },
+    /// Takes a message back: no longer countable, payload withheld. A message that is over already stays as it is.
+    MessageRevoked {
+        /// The channel.
+        channel: ChannelNo,
+        /// The message.
+        seq: u64,
+        /// Who took it back; `None`: a back end.
+        by: Option<Uid>,
+    },
+    /// Replaces what a message says. Its seq, id, digest and count stay.
+    MessageEdited {
+        /// The channel.
+        channel: ChannelNo,
+        /// The message.
+        seq: u64,
+        /// Who edited; `None`: a back end.
+        by: Option<Uid>,
+        /// The content from now on.
+        payload: bytes::Bytes,
+        /// What it refers to from now on.
+        extras: Option<Box<Extras>>,
+    },
+    /// What a user's reaction to a message is from now on.
+    MessageReacted {
+        /// The channel.
+        channel: ChannelNo,
+        /// The message.
+        seq: u64,
+        /// The user.
+        uid: Uid,
+        /// `None`: none any more.
+        reaction: Option<Reaction>,
+    },
+    /// What a member may do from now on. Who is no member is skipped; leaving takes the role away.
+    MemberRole {
+        /// The channel.
+        channel: ChannelNo,
+        /// The member.
+        uid: Uid,
+        /// The role.
+        role: Role,
+    },
+    /// Replaces a channel's profile.
+    ChannelProfile {
+        /// The channel.
+        channel: ChannelNo,
+        /// All of it.
+        profile: Box<ChannelProfile>,
+    },
+    /// What a user decided about a conversation, all flags.
+    ConversationFlags {
+        /// The channel.
+        channel: ChannelNo,
+        /// The user.
+        uid: Uid,
+        /// All of them.
+        flags: ConversationFlags,
+    },
+    /// Replaces a user's settings.
+    UserSettings {
+        /// The user.
+        uid: Uid,
+        /// All of them.
+        settings: UserSettings,
+    },
+    /// What `peer` is to `uid` from now on.
+    Relation {
+        /// Who decided.
+        uid: Uid,
+        /// About whom.
+        peer: Uid,
+        /// All of it; the default takes it away.
+        relation: Relation,
+    },
+    /// A file was uploaded; its content is on disk.
+    File(Box<FileRecord>),
+    /// A file that no message carries was collected.
+    FileRemoved {
+        /// The file.
+        file_id: FileId,
+    },
     /// Versions in (kept, until] are not to be trusted in requests (design.md section 2, store.md section 2).
     Break {
         /// Last version kept.
@@ -164,6 +247,8 @@ pub struct MessageRecord {
     pub expire_s: u32,
     /// The content.
     pub payload: bytes::Bytes,
+    /// What it refers to; never an empty one.
+    pub extras: Option<Box<Extras>>,
 }
 
 /// An API key as stored.
@@ -197,7 +282,10 @@ pub struct ChannelInfo {
     pub head_seq: u64,
     /// Version (= message_id) of its last message; zero: none.
     pub head_version: Version,
-    /// Version of the last change of any kind in it that its members see (messages, expiry, settings).
+    /// Version of the record that created it.
+    pub created: Version,
+    /// Version of the last change of any kind in it that its members see (messages and what became of them, settings,
+    /// profile).
     pub changed_version: Version,
     /// Digest over all its messages.
     pub digest: Digest,
@@ -229,6 +317,40 @@ pub struct SeqRange {
     pub bytes_max: usize,
     /// `true`: the newest of the range, newest first. `false`: the oldest, ascending.
     pub newest_first: bool,
+}
+
+/// What changed in messages that were there before: see [`Store::message_changes`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MessageChanges {
+    /// Seqs revoked, edited, reacted to or expired after the version asked for, each once with the version of its last
+    /// change, the latest change first.
+    pub changes: Vec<(u64, Version)>,
+    /// There are more; the oldest are left out.
+    pub more: bool,
+}
+
+/// What a search looks for in one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchQuery {
+    /// Folded by [`crate::domain::content::fold`]; never empty.
+    pub pattern: String,
+    /// Lowest seq looked at, at least 1.
+    pub first: u64,
+    /// Highest seq looked at; above head means head.
+    pub last: u64,
+    /// Most messages found.
+    pub limit: usize,
+    /// Most messages whose text is read; beyond it the answer says where it stopped.
+    pub scan_max: usize,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SearchFound {
+    /// Live messages whose text holds the pattern, newest first.
+    pub messages: Vec<Message>,
+    /// Highest seq that was not looked at, when the search stopped before `first`: ask again with it as `last`.
+    pub resume: Option<u64>,
 }
 
 /// Whether a version of a request can be compared with ours.
@@ -347,6 +469,10 @@ pub trait Store: Send + Sync + 'static {
     fn membership(&self, channel: ChannelNo, uid: &Uid) -> Result<Option<Membership>>;
     /// All members, in no order. As many rows as they fill.
     fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>>;
+    /// All members with what they may do, ordered by when they joined, then by uid. As many rows as they fill.
+    fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>>;
+    /// The channel's profile. One row at most. `None`: it never had one.
+    fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>>;
     /// Digest of the prefix up to `seq` (0: all zero). Two rows at most. `None`: beyond head.
     fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>>;
 
@@ -365,6 +491,15 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Message>>;
     /// Messages of a range. One index row per page and one log read per run of neighbours.
     fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>>;
+    /// Messages of the channel that were revoked, edited, reacted to or that expired after `since`, at most `max`. Rows in
+    /// proportion to the changes after `since`; none where nothing ever changed.
+    fn message_changes(&self, channel: ChannelNo, since: Version, max: usize) -> Result<MessageChanges>;
+    /// Finds a folded pattern in the texts ([`crate::domain::content`]) of a channel's live messages, newest first. Every
+    /// message committed before the call is looked at; reads in proportion to the hits and to what no index covers.
+    fn search(&self, channel: ChannelNo, query: &SearchQuery) -> Result<SearchFound>;
+    /// How many live messages with seq > floor mention the user, alone or with all, not counting the user's own. Bounded
+    /// reads while few are.
+    fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64>;
     /// The message with this id. Bounded reads.
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>>;
 
@@ -411,12 +546,32 @@ pub trait Store: Send + Sync + 'static {
 
     // Users and credentials.
 
+    /// The user's settings; the defaults when none were made. One row at most.
+    fn user_settings(&self, uid: &Uid) -> Result<UserSettings>;
+    /// What `peer` is to `uid`. Two rows at most.
+    fn relation(&self, uid: &Uid, peer: &Uid) -> Result<Relation>;
+    /// Everybody who is anything to `uid`, ordered by uid. As many rows as they fill.
+    fn relations(&self, uid: &Uid) -> Result<Vec<(Uid, Relation)>>;
+
     /// Whether the user has a token, was created, is a member of some channel, or has sent. Bounded reads.
     fn user_known(&self, uid: &Uid) -> Result<bool>;
     /// Who holds this token. Empty: nobody. One row at most.
     fn token_owners(&self, token: &CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>>;
     /// All API keys, revoked ones too. No I/O.
     fn api_keys(&self) -> Vec<ApiKey>;
+
+    // Files.
+
+    /// A file that was uploaded and not collected. One row at most.
+    fn file(&self, file_id: &FileId) -> Result<Option<FileInfo>>;
+    /// Messages that carry the file, by (channel, seq), as they were sent or edited, whatever became of them since; at most
+    /// `max`, the first ones. Rows in proportion.
+    fn file_references(&self, file_id: &FileId, max: usize) -> Result<Vec<(ChannelNo, u64)>>;
+    /// Files uploaded before `before` that no message carries, at most `max`. A scan of the files' rows: for a caretaker,
+    /// not for a request.
+    fn unused_files(&self, before: Version, max: usize) -> Result<Vec<FileInfo>>;
+    /// Whether any file has this content. A scan, as above.
+    fn has_content(&self, content: &ContentHash) -> Result<bool>;
 
     // Time and care.
 

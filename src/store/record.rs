@@ -25,20 +25,40 @@
 //! | 11 | API key | s key_id, s name, 32×u8 secret, u8 scopes, u8 revoked and has namespace, s namespace when it has |
 //! | 12 | alias | v channel, s alias |
 //! | 13 | break | v kept, v until |
-//! | 14 … 18 | reserved: revoke, edit, like, role, webhook position | |
+//! | 14 | message revoked | v channel, v seq, s by (empty: a back end) |
+//! | 15 | message edited | v channel, v seq, s by, x extras, b payload |
+//! | 16 | message reacted | v channel, v seq, s uid, u8 reaction (0 none, 1 like, 2 dislike) |
+//! | 17 | member role | v channel, s uid, u8 role |
+//! | 18 | reserved: webhook position | |
+//! | 19 | channel profile | v channel, s name, s icon, s description, s project, s creator (empty: a back end) |
+//! | 20 | conversation flags | v channel, s uid, u8 bits (pinned, muted, request, accepted) |
+//! | 21 | user settings | s uid, u8 strangers |
+//! | 22 | relation | s uid, s peer, u8 bits (contact, blocked) |
+//! | 23 | file | s file_id, s uploader (empty: a back end), s name, s mime, v size, 32×u8 content |
+//! | 24 | file removed | s file_id |
 //!
-//! Kinds 1 to 8 and 12 begin with the channel's number, so that a channel can be told from any of them.
+//! A message that refers to something is body format 2 of kind 1: as format 1, with `x extras` before the payload. One that
+//! refers to nothing is always format 1. All other kinds have format 1 only.
+//!
+//! `x` extras: v reply_to (0 none), u8 bits (mention_all), v count, count × s mentioned uid, v count, count × s file_id.
+//!
+//! Kinds 1 to 8, 12, 14 to 17, 19 and 20 begin with the channel's number, so that a channel can be told from any of them.
 
 use bytes::Bytes;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, MessageSeq, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, MessageSeq, Uid, Version};
 
 use super::{ApiKey, ChannelNo, MessageRecord, Record};
-use crate::domain::channel::ChannelSettings;
+use crate::domain::channel::{ChannelProfile, ChannelSettings, Role};
+use crate::domain::conversation::ConversationFlags;
+use crate::domain::file::FileRecord;
 use crate::domain::identity::Scopes;
-use crate::domain::message::MessageFlags;
+use crate::domain::message::{Extras, MessageFlags, Reaction};
+use crate::domain::user::{Relation, Strangers, UserSettings};
 
-/// Format of the bodies this build writes. A reader refuses a higher one.
+/// Format of all bodies but those of messages with extras.
 pub const BODY_FORMAT: u8 = 1;
+/// Format of messages with extras. A reader refuses a higher one.
+pub const BODY_FORMAT_EXTRAS: u8 = 2;
 
 /// The kind of a record, as stored: one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,11 +90,30 @@ pub enum RecordKind {
     Alias = 12,
     /// [`Record::Break`]
     Break = 13,
+    /// [`Record::MessageRevoked`]
+    MessageRevoked = 14,
+    /// [`Record::MessageEdited`]
+    MessageEdited = 15,
+    /// [`Record::MessageReacted`]
+    MessageReacted = 16,
+    /// [`Record::MemberRole`]
+    MemberRole = 17,
+    /// [`Record::ChannelProfile`]
+    ChannelProfile = 19,
+    /// [`Record::ConversationFlags`]
+    ConversationFlags = 20,
+    /// [`Record::UserSettings`]
+    UserSettings = 21,
+    /// [`Record::Relation`]
+    Relation = 22,
+    /// [`Record::File`]
+    File = 23,
+    /// [`Record::FileRemoved`]
+    FileRemoved = 24,
 }
 
 /// Numbers given to kinds that later builds write; never to be used for anything else.
-pub const RESERVED_KINDS: [(u8, &str); 5] =
-    [(14, "revoke"), (15, "edit"), (16, "like"), (17, "role"), (18, "webhook position")];
+pub const RESERVED_KINDS: [(u8, &str); 1] = [(18, "webhook position")];
 
 impl RecordKind {
     /// Reads the stored number; `None` for a kind this build does not know.
@@ -94,6 +133,16 @@ impl RecordKind {
             11 => Self::ApiKey,
             12 => Self::Alias,
             13 => Self::Break,
+            14 => Self::MessageRevoked,
+            15 => Self::MessageEdited,
+            16 => Self::MessageReacted,
+            17 => Self::MemberRole,
+            19 => Self::ChannelProfile,
+            20 => Self::ConversationFlags,
+            21 => Self::UserSettings,
+            22 => Self::Relation,
+            23 => Self::File,
+            24 => Self::FileRemoved,
             _ => return None,
         })
     }
@@ -138,6 +187,16 @@ impl Record {
             Self::UserToken { .. } => RecordKind::UserToken,
             Self::ApiKey(_) => RecordKind::ApiKey,
             Self::Alias { .. } => RecordKind::Alias,
+            Self::MessageRevoked { .. } => RecordKind::MessageRevoked,
+            Self::MessageEdited { .. } => RecordKind::MessageEdited,
+            Self::MessageReacted { .. } => RecordKind::MessageReacted,
+            Self::MemberRole { .. } => RecordKind::MemberRole,
+            Self::ChannelProfile { .. } => RecordKind::ChannelProfile,
+            Self::ConversationFlags { .. } => RecordKind::ConversationFlags,
+            Self::UserSettings { .. } => RecordKind::UserSettings,
+            Self::Relation { .. } => RecordKind::Relation,
+            Self::File(_) => RecordKind::File,
+            Self::FileRemoved { .. } => RecordKind::FileRemoved,
             Self::Break { .. } => RecordKind::Break,
         }
     }
@@ -154,8 +213,21 @@ impl Record {
             | Self::ReadPosition { channel, .. }
             | Self::ConversationDeleted { channel, .. }
             | Self::MessagesExpired { channel, .. }
+            | Self::MessageRevoked { channel, .. }
+            | Self::MessageEdited { channel, .. }
+            | Self::MessageReacted { channel, .. }
+            | Self::MemberRole { channel, .. }
+            | Self::ChannelProfile { channel, .. }
+            | Self::ConversationFlags { channel, .. }
             | Self::Alias { channel, .. } => Some(*channel),
-            Self::UserCreated { .. } | Self::UserToken { .. } | Self::ApiKey(_) | Self::Break { .. } => None,
+            Self::UserCreated { .. }
+            | Self::UserToken { .. }
+            | Self::ApiKey(_)
+            | Self::UserSettings { .. }
+            | Self::Relation { .. }
+            | Self::File(_)
+            | Self::FileRemoved { .. }
+            | Self::Break { .. } => None,
         }
     }
 
@@ -168,7 +240,16 @@ impl Record {
         }
     }
 
-    /// Appends its body in [`BODY_FORMAT`]. Never fails; lengths were limited where the values were made.
+    /// The format of its body.
+    #[must_use]
+    pub fn body_format(&self) -> u8 {
+        match self {
+            Self::Message(message) if message.extras.is_some() => BODY_FORMAT_EXTRAS,
+            _ => BODY_FORMAT,
+        }
+    }
+
+    /// Appends its body in [`Record::body_format`]. Never fails; lengths were limited where the values were made.
     pub fn encode_body(&self, out: &mut Vec<u8>) {
         match self {
             Self::Message(message) => encode_message(message, out),
@@ -236,6 +317,59 @@ impl Record {
                 put_channel(out, *channel);
                 put_text(out, alias);
             }
+            Self::MessageRevoked { channel, seq, by } => {
+                put_channel(out, *channel);
+                put_varint(out, *seq);
+                put_text(out, by.as_ref().map_or("", Uid::as_str));
+            }
+            Self::MessageEdited { channel, seq, by, payload, extras } => {
+                put_channel(out, *channel);
+                put_varint(out, *seq);
+                put_text(out, by.as_ref().map_or("", Uid::as_str));
+                put_extras(out, extras.as_deref());
+                put_bytes(out, payload);
+            }
+            Self::MessageReacted { channel, seq, uid, reaction } => {
+                put_channel(out, *channel);
+                put_varint(out, *seq);
+                put_text(out, uid.as_str());
+                out.push(reaction.map_or(0, |reaction| reaction as u8));
+            }
+            Self::MemberRole { channel, uid, role } => {
+                put_channel(out, *channel);
+                put_text(out, uid.as_str());
+                out.push(*role as u8);
+            }
+            Self::ChannelProfile { channel, profile } => {
+                put_channel(out, *channel);
+                for text in [&profile.name, &profile.icon, &profile.description, &profile.project] {
+                    put_text(out, text);
+                }
+                put_text(out, profile.creator.as_ref().map_or("", Uid::as_str));
+            }
+            Self::ConversationFlags { channel, uid, flags } => {
+                put_channel(out, *channel);
+                put_text(out, uid.as_str());
+                out.push(bits([flags.pinned, flags.muted, flags.request, flags.accepted]));
+            }
+            Self::UserSettings { uid, settings } => {
+                put_text(out, uid.as_str());
+                out.push(settings.strangers as u8);
+            }
+            Self::Relation { uid, peer, relation } => {
+                put_text(out, uid.as_str());
+                put_text(out, peer.as_str());
+                out.push(bits([relation.contact, relation.blocked]));
+            }
+            Self::File(file) => {
+                put_text(out, file.file_id.as_str());
+                put_text(out, file.uploader.as_ref().map_or("", Uid::as_str));
+                put_text(out, &file.name);
+                put_text(out, &file.mime);
+                put_varint(out, file.size);
+                out.extend_from_slice(&file.content);
+            }
+            Self::FileRemoved { file_id } => put_text(out, file_id.as_str()),
             Self::Break { kept, until } => {
                 put_varint(out, kept.get());
                 put_varint(out, until.get());
@@ -249,11 +383,13 @@ impl Record {
     /// [`RecordError::Newer`] for a kind or format this build does not know, [`RecordError::Malformed`] for anything that
     /// [`Record::encode_body`] does not write.
     pub fn decode_body(kind: u8, format: u8, body: &[u8]) -> Result<Self, RecordError> {
-        let known = RecordKind::from_stored(kind).filter(|_| format == BODY_FORMAT);
+        let with_extras = format == BODY_FORMAT_EXTRAS;
+        let known = RecordKind::from_stored(kind)
+            .filter(|kind| format == BODY_FORMAT || (with_extras && *kind == RecordKind::Message));
         let kind = known.ok_or(RecordError::Newer { kind, format })?;
         let mut from = Fields::new(body);
         let record = match kind {
-            RecordKind::Message => Self::Message(decode_message(&mut from)?),
+            RecordKind::Message => Self::Message(decode_message(&mut from, with_extras)?),
             RecordKind::ChannelCreated => {
                 let channel = from.channel()?;
                 let channel_type = ChannelType::from_wire(from.byte()?)
@@ -308,6 +444,69 @@ impl Record {
                 Self::ApiKey(ApiKey { key_id, name, secret, scopes: Scopes { admin, send, read }, namespace, revoked })
             }
             RecordKind::Alias => Self::Alias { channel: from.channel()?, alias: from.text()?.to_owned() },
+            RecordKind::MessageRevoked => {
+                Self::MessageRevoked { channel: from.channel()?, seq: from.varint()?, by: from.uid_or_none()? }
+            }
+            RecordKind::MessageEdited => Self::MessageEdited {
+                channel: from.channel()?,
+                seq: from.varint()?,
+                by: from.uid_or_none()?,
+                extras: from.extras()?.boxed(),
+                payload: Bytes::copy_from_slice(from.bytes()?),
+            },
+            RecordKind::MessageReacted => Self::MessageReacted {
+                channel: from.channel()?,
+                seq: from.varint()?,
+                uid: from.uid()?,
+                reaction: match from.byte()? {
+                    0 => None,
+                    1 => Some(Reaction::Like),
+                    2 => Some(Reaction::Dislike),
+                    _ => return Err(RecordError::Malformed("reaction is not known")),
+                },
+            },
+            RecordKind::MemberRole => Self::MemberRole {
+                channel: from.channel()?,
+                uid: from.uid()?,
+                role: Role::from_wire(from.byte()?).ok_or(RecordError::Malformed("role is not known"))?,
+            },
+            RecordKind::ChannelProfile => {
+                let channel = from.channel()?;
+                let profile = ChannelProfile {
+                    name: from.text()?.to_owned(),
+                    icon: from.text()?.to_owned(),
+                    description: from.text()?.to_owned(),
+                    project: from.text()?.to_owned(),
+                    creator: from.uid_or_none()?,
+                };
+                Self::ChannelProfile { channel, profile: Box::new(profile) }
+            }
+            RecordKind::ConversationFlags => {
+                let (channel, uid) = (from.channel()?, from.uid()?);
+                let [pinned, muted, request, accepted] = from.bits()?;
+                let flags = ConversationFlags { pinned, muted, request, accepted };
+                Self::ConversationFlags { channel, uid, flags }
+            }
+            RecordKind::UserSettings => {
+                let uid = from.uid()?;
+                let strangers = Strangers::from_stored(from.byte()?);
+                let strangers = strangers.ok_or(RecordError::Malformed("strangers is not known"))?;
+                Self::UserSettings { uid, settings: UserSettings { strangers } }
+            }
+            RecordKind::Relation => {
+                let (uid, peer) = (from.uid()?, from.uid()?);
+                let [contact, blocked] = from.bits()?;
+                Self::Relation { uid, peer, relation: Relation { contact, blocked } }
+            }
+            RecordKind::File => Self::File(Box::new(FileRecord {
+                file_id: FileId::from_stored(from.text()?),
+                uploader: from.uid_or_none()?,
+                name: from.text()?.to_owned(),
+                mime: from.text()?.to_owned(),
+                size: from.varint()?,
+                content: from.array()?,
+            })),
+            RecordKind::FileRemoved => Self::FileRemoved { file_id: FileId::from_stored(from.text()?) },
             RecordKind::Break => {
                 Self::Break { kept: Version::new(from.varint()?), until: Version::new(from.varint()?) }
             }
@@ -326,10 +525,28 @@ fn encode_message(message: &MessageRecord, out: &mut Vec<u8>) {
     out.push(message.setting);
     put_text(out, &message.topic);
     put_varint(out, u64::from(message.expire_s));
+    if message.extras.is_some() {
+        put_extras(out, message.extras.as_deref());
+    }
     put_bytes(out, &message.payload);
 }
 
-fn decode_message(from: &mut Fields<'_>) -> Result<MessageRecord, RecordError> {
+fn put_extras(out: &mut Vec<u8>, extras: Option<&Extras>) {
+    let none = Extras::default();
+    let extras = extras.unwrap_or(&none);
+    put_varint(out, extras.reply_to.map_or(0, Version::get));
+    out.push(bits([extras.mention_all]));
+    put_varint(out, extras.mentions.len() as u64);
+    for uid in &extras.mentions {
+        put_text(out, uid.as_str());
+    }
+    put_varint(out, extras.files.len() as u64);
+    for file_id in &extras.files {
+        put_text(out, file_id.as_str());
+    }
+}
+
+fn decode_message(from: &mut Fields<'_>, with_extras: bool) -> Result<MessageRecord, RecordError> {
     let channel = from.channel()?;
     let message_seq = MessageSeq::new(from.varint()?).ok_or(RecordError::Malformed("message_seq is 0"))?;
     let from_uid = from.uid()?;
@@ -338,9 +555,24 @@ fn decode_message(from: &mut Fields<'_>) -> Result<MessageRecord, RecordError> {
     let setting = from.byte()?;
     let topic = from.text()?.to_owned();
     let expire_s = u32::try_from(from.varint()?).map_err(|_| RecordError::Malformed("expire is over 32 bits"))?;
+    let extras = match with_extras {
+        true => Some(from.extras()?.boxed().ok_or(RecordError::Malformed("extras are empty"))?),
+        false => None,
+    };
     let payload = Bytes::copy_from_slice(from.bytes()?);
     let flags = MessageFlags { no_persist, red_dot, sync_once };
-    Ok(MessageRecord { channel, message_seq, from_uid, client_msg_no, flags, setting, topic, expire_s, payload })
+    Ok(MessageRecord {
+        channel,
+        message_seq,
+        from_uid,
+        client_msg_no,
+        flags,
+        setting,
+        topic,
+        expire_s,
+        payload,
+        extras,
+    })
 }
 
 fn bits<const N: usize>(flags: [bool; N]) -> u8 {
@@ -447,6 +679,24 @@ impl<'a> Fields<'a> {
 
     fn uid(&mut self) -> Result<Uid, RecordError> {
         Ok(Uid::from_stored(self.text()?))
+    }
+
+    /// An empty text stands for none.
+    fn uid_or_none(&mut self) -> Result<Option<Uid>, RecordError> {
+        let text = self.text()?;
+        Ok((!text.is_empty()).then(|| Uid::from_stored(text)))
+    }
+
+    fn extras(&mut self) -> Result<Extras, RecordError> {
+        let reply_to = self.varint()?;
+        let [mention_all] = self.bits()?;
+        let mentions = self.uids()?;
+        let count = self.count(1)?;
+        let mut files = Vec::with_capacity(count.min(64));
+        for _ in 0..count {
+            files.push(FileId::from_stored(self.text()?));
+        }
+        Ok(Extras { reply_to: (reply_to > 0).then(|| Version::new(reply_to)), mentions, mention_all, files })
     }
 
     fn uids(&mut self) -> Result<Vec<Uid>, RecordError> {

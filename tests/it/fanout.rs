@@ -27,6 +27,7 @@ async fn every_device_hears_it_and_the_sending_session_does_not() {
     assert_eq!(phone.delivered().await, [("g".to_owned(), 2, b"from b".to_vec())]);
     // A back end's message in a user's name has no session of its own.
     let draft = chinwag::domain::message::Draft {
+        extras: None,
         channel: group("g"),
         from_uid: server.uid("a"),
         client_msg_no: None,

@@ -375,6 +375,7 @@ fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
         topic: body.topic,
         expire_s: body.expire,
         payload: Bytes::from(payload),
+        extras: None,
         durability: Durability::Disk,
     })
 }
@@ -427,11 +428,14 @@ fn reason_of(refusal: &Refusal) -> Option<u8> {
         Refusal::ChannelBanned => Some(19),
         Refusal::ChannelDisbanded => Some(24),
         Refusal::SendBanned => Some(25),
+        Refusal::Blocked | Refusal::StrangerRefused => Some(4),
         Refusal::Invalid { .. }
         | Refusal::CredentialMissing
         | Refusal::CredentialUnknown
         | Refusal::Forbidden { .. }
         | Refusal::NotFound { .. }
+        | Refusal::TooLate { .. }
+        | Refusal::MessageGone
         | Refusal::ClientMsgNoConflict { .. }
         | Refusal::TooLarge { .. }
         | Refusal::TooMany { .. }

@@ -83,6 +83,7 @@ impl World {
         let channel = self.channel(key);
         let seq = self.head(channel) + 1;
         let record = MessageRecord {
+            extras: None,
             channel,
             message_seq: MessageSeq::new(seq).expect("not zero"),
             from_uid: uid(from),

@@ -49,6 +49,7 @@ fn person(store: &DurableStore, a: &str, b: &str) -> ChannelNo {
 
 fn message(channel: ChannelNo, seq: u64, from: &str, red_dot: bool) -> Record {
     Record::Message(MessageRecord {
+        extras: None,
         channel,
         message_seq: MessageSeq::new(seq).expect("seq"),
         from_uid: uid(from),

@@ -11,7 +11,7 @@ use protocol::ids::Version;
 
 use super::finding::SeqRun;
 use super::{LogMark, LogPosition};
-use crate::store::record::{BODY_FORMAT, Fields, RecordError, RecordKind, put_varint};
+use crate::store::record::{Fields, RecordError, RecordKind, put_varint};
 use crate::store::{ChannelNo, MessageRecord, Record};
 
 /// Bytes of a segment's header.
@@ -366,7 +366,7 @@ impl LotBuilder {
         self.records.extend_from_slice(&[0; RECORD_HEAD]);
         record.encode_body(&mut self.records);
         let kind = record.kind().to_stored();
-        finish_record(keys, &mut self.records[at..], kind, version);
+        finish_record(keys, &mut self.records[at..], kind, record.body_format(), version);
 
         let (channel, seq) = (record.channel(), record.seq());
         let last = self.versions.map(|(_, last)| last);
@@ -453,11 +453,11 @@ pub(super) fn chain_after(chain_before: &[u8; 16], lot: &[u8]) -> [u8; 16] {
 ///
 /// The version stands here in full, beside the directory's distances, because a message is read with one read and its
 /// version is its id.
-fn finish_record(keys: &Keys, record: &mut [u8], kind: u8, version: Version) {
+fn finish_record(keys: &Keys, record: &mut [u8], kind: u8, format: u8, version: Version) {
     let body_bytes = (record.len() - RECORD_HEAD) as u32;
     record[4..8].copy_from_slice(&body_bytes.to_le_bytes());
     record[8] = kind;
-    record[9] = BODY_FORMAT;
+    record[9] = format;
     record[10..17].copy_from_slice(&version.get().to_le_bytes()[..7]);
     let crc = keys.crc(&record[4..]);
     record[..4].copy_from_slice(&crc.to_le_bytes());

@@ -27,6 +27,7 @@ fn create(store: &MemoryStore, key: ChannelKey, members: &[&str]) -> ChannelNo {
 
 fn message(channel: ChannelNo, seq: u64, from: &str) -> MessageRecord {
     MessageRecord {
+        extras: None,
         channel,
         message_seq: MessageSeq::new(seq).expect("not zero"),
         from_uid: uid(from),

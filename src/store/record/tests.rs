@@ -20,18 +20,32 @@ fn number() -> impl Strategy<Value = u64> {
 /// A message of any shape.
 pub(in crate::store) fn message() -> impl Strategy<Value = MessageRecord> {
     let names = (channel(), 1..=u64::MAX, uid(), "[ -~]{1,40}");
-    let rest = (any::<[bool; 3]>(), any::<u8>(), "[a-z]{0,5}", any::<u32>(), vec(any::<u8>(), 0..300));
-    (names, rest).prop_map(|((channel, seq, from_uid, no), (flags, setting, topic, expire_s, payload))| MessageRecord {
-        channel,
-        message_seq: MessageSeq::new(seq).expect("from 1"),
-        from_uid,
-        client_msg_no: ClientMsgNo::from_stored(&no),
-        flags: MessageFlags { no_persist: flags[0], red_dot: flags[1], sync_once: flags[2] },
-        setting,
-        topic,
-        expire_s,
-        payload: payload.into(),
+    let rest = (any::<[bool; 3]>(), any::<u8>(), "[a-z]{0,5}", any::<u32>(), vec(any::<u8>(), 0..300), extras());
+    (names, rest).prop_map(|((channel, seq, from_uid, no), (flags, setting, topic, expire_s, payload, extras))| {
+        MessageRecord {
+            channel,
+            message_seq: MessageSeq::new(seq).expect("from 1"),
+            from_uid,
+            client_msg_no: ClientMsgNo::from_stored(&no),
+            flags: MessageFlags { no_persist: flags[0], red_dot: flags[1], sync_once: flags[2] },
+            setting,
+            topic,
+            expire_s,
+            payload: payload.into(),
+            extras,
+        }
     })
+}
+
+fn extras() -> impl Strategy<Value = Option<Box<Extras>>> {
+    let file = "[0-9a-f-]{1,36}".prop_map(|id| FileId::from_stored(&id));
+    let some = (proptest::option::of(1..=u64::MAX), vec(uid(), 0..4), any::<bool>(), vec(file, 0..3));
+    prop_oneof![
+        Just(None),
+        some.prop_map(|(reply_to, mentions, mention_all, files)| {
+            Extras { reply_to: reply_to.map(Version::new), mentions, mention_all, files }.boxed()
+        }),
+    ]
 }
 
 /// A record of any kind.
@@ -85,8 +99,55 @@ pub(in crate::store) fn record() -> impl Strategy<Value = Record> {
             revoked: b[3],
         })),
         ("[a-z0-9-]{1,36}", channel()).prop_map(|(alias, channel)| Record::Alias { alias, channel }),
+        later_record(),
         (number(), number())
             .prop_map(|(kept, until)| Record::Break { kept: Version::new(kept), until: Version::new(until) }),
+    ]
+}
+
+/// Changes of messages, people and files.
+fn later_record() -> impl Strategy<Value = Record> {
+    let by = || proptest::option::of(uid());
+    let reaction = prop_oneof![Just(None), Just(Some(Reaction::Like)), Just(Some(Reaction::Dislike))];
+    let role = prop_oneof![Just(Role::Member), Just(Role::Admin), Just(Role::Owner)];
+    let strangers = prop_oneof![Just(Strangers::Allow), Just(Strangers::Quarantine), Just(Strangers::Block)];
+    let file_id = || "[0-9a-f-]{1,36}".prop_map(|id| FileId::from_stored(&id));
+    prop_oneof![
+        (channel(), number(), by()).prop_map(|(channel, seq, by)| Record::MessageRevoked { channel, seq, by }),
+        (channel(), number(), by(), vec(any::<u8>(), 0..99), extras()).prop_map(
+            |(channel, seq, by, payload, extras)| {
+                Record::MessageEdited { channel, seq, by, payload: payload.into(), extras }
+            }
+        ),
+        (channel(), number(), uid(), reaction).prop_map(|(channel, seq, uid, reaction)| Record::MessageReacted {
+            channel,
+            seq,
+            uid,
+            reaction
+        }),
+        (channel(), uid(), role).prop_map(|(channel, uid, role)| Record::MemberRole { channel, uid, role }),
+        (channel(), "[ -~]{0,9}", "[a-z]{0,9}", "[a-z]{0,9}", by()).prop_map(
+            |(channel, name, icon, project, creator)| {
+                let profile = ChannelProfile { name, icon, description: String::new(), project, creator };
+                Record::ChannelProfile { channel, profile: Box::new(profile) }
+            }
+        ),
+        (channel(), uid(), any::<[bool; 4]>()).prop_map(|(channel, uid, b)| {
+            let flags = ConversationFlags { pinned: b[0], muted: b[1], request: b[2], accepted: b[3] };
+            Record::ConversationFlags { channel, uid, flags }
+        }),
+        (uid(), strangers)
+            .prop_map(|(uid, strangers)| Record::UserSettings { uid, settings: UserSettings { strangers } }),
+        (uid(), uid(), any::<[bool; 2]>()).prop_map(|(uid, peer, b)| {
+            Record::Relation { uid, peer, relation: Relation { contact: b[0], blocked: b[1] } }
+        }),
+        (file_id(), by(), "[a-z.]{0,9}", number(), any::<[u8; 32]>()).prop_map(
+            |(file_id, uploader, name, size, content)| {
+                let mime = "text/plain".into();
+                Record::File(Box::new(FileRecord { file_id, uploader, name, mime, size, content }))
+            }
+        ),
+        file_id().prop_map(|file_id| Record::FileRemoved { file_id }),
     ]
 }
 
@@ -101,7 +162,7 @@ proptest! {
     fn every_record_comes_back(record in record()) {
         let bytes = body(&record);
         let kind = record.kind().to_stored();
-        prop_assert_eq!(Record::decode_body(kind, BODY_FORMAT, &bytes), Ok(record.clone()));
+        prop_assert_eq!(Record::decode_body(kind, record.body_format(), &bytes), Ok(record.clone()));
         // Kinds that have a channel begin with it.
         if let Some(channel) = record.channel() {
             let mut first = Vec::new();
@@ -110,16 +171,16 @@ proptest! {
         }
         // Neither shorter nor longer is a record.
         for end in 0..bytes.len() {
-            prop_assert!(Record::decode_body(kind, BODY_FORMAT, &bytes[..end]).is_err(), "cut at {}", end);
+            prop_assert!(Record::decode_body(kind, record.body_format(), &bytes[..end]).is_err(), "cut at {}", end);
         }
         let mut longer = bytes;
         longer.push(0);
-        prop_assert!(Record::decode_body(kind, BODY_FORMAT, &longer).is_err());
+        prop_assert!(Record::decode_body(kind, record.body_format(), &longer).is_err());
     }
 
     #[test]
-    fn what_decodes_encodes_to_the_same_bytes(kind in 0..16_u8, bytes in vec(any::<u8>(), 0..200)) {
-        if let Ok(record) = Record::decode_body(kind, BODY_FORMAT, &bytes) {
+    fn what_decodes_encodes_to_the_same_bytes(kind in 0..30_u8, format in 1..3_u8, bytes in vec(any::<u8>(), 0..200)) {
+        if let Ok(record) = Record::decode_body(kind, format, &bytes) {
             prop_assert_eq!(body(&record), bytes);
         }
     }
@@ -137,15 +198,22 @@ fn a_message_lies_as_the_page_says() {
         topic: "t".into(),
         expire_s: 1,
         payload: Bytes::from_static(b"hey"),
+        extras: None,
     });
     let expected = b"\xac\x02\x07\x02al\x02n1\x02\x09\x01t\x01\x03hey";
     assert_eq!(body(&record), expected);
+    let Record::Message(message) = record else { unreachable!("a message") };
+    let extras =
+        Extras { reply_to: Some(Version::new(5)), mentions: vec![Uid::from_stored("bo")], ..Extras::default() };
+    let record = Record::Message(MessageRecord { extras: extras.boxed(), ..message });
+    let expected = b"\xac\x02\x07\x02al\x02n1\x02\x09\x01t\x01\x05\x00\x01\x02bo\x00\x03hey";
+    assert_eq!((record.body_format(), body(&record)), (BODY_FORMAT_EXTRAS, expected.to_vec()));
 }
 
 #[test]
 fn later_kinds_and_formats_are_named() {
     let mut unknown: Vec<u8> = RESERVED_KINDS.iter().map(|(kind, _)| *kind).collect();
-    unknown.extend([0, 19, 255]);
+    unknown.extend([0, 25, 255]);
     for kind in unknown {
         let newer = RecordError::Newer { kind, format: BODY_FORMAT };
         assert_eq!(Record::decode_body(kind, BODY_FORMAT, b""), Err(newer));

@@ -450,6 +450,7 @@ impl ChannelState {
             key: self.key.clone()?,
             head_seq: self.head_seq,
             head_version: Version::new(self.head_version),
+            created: Version::ZERO,
             changed_version: Version::new(self.changed),
             digest: self.digest(),
             settings: self.settings,
@@ -470,9 +471,11 @@ impl ChannelState {
     pub fn membership(&mut self, db: &Db, uid: &Uid) -> Result<Option<Membership>> {
         let no = self.no;
         let person = self.people.get(db, &|| keys::channel(keys::PEOPLE, no), uid)?;
-        Ok(person
-            .filter(|person| person.since > 0)
-            .map(|person| Membership { join_floor: person.join_floor, since: Version::new(person.since) }))
+        Ok(person.filter(|person| person.since > 0).map(|person| Membership {
+            role: Default::default(),
+            join_floor: person.join_floor,
+            since: Version::new(person.since),
+        }))
     }
 
     /// Members in memory, and the buckets the others are in.

@@ -326,6 +326,16 @@ impl View {
                     })?;
                 }
             }
+            Record::MessageRevoked { .. }
+            | Record::MessageEdited { .. }
+            | Record::MessageReacted { .. }
+            | Record::MemberRole { .. }
+            | Record::ChannelProfile { .. }
+            | Record::ConversationFlags { .. }
+            | Record::UserSettings { .. }
+            | Record::Relation { .. }
+            | Record::File(_)
+            | Record::FileRemoved { .. } => {}
             Record::Break { kept, until } => {
                 let mut server = self.server.lock();
                 server.add_break(kept.get(), until.get());
@@ -532,6 +542,9 @@ impl View {
                     topic: record.topic,
                     expire_s: record.expire_s,
                     payload: if located.expired { bytes::Bytes::new() } else { record.payload },
+                    extras: None,
+                    edited: Version::ZERO,
+                    reactions: Vec::new(),
                     state: if located.expired { MessageState::Expired } else { MessageState::Live },
                 },
                 Err(ReadError::Damaged(finding)) => {
@@ -712,6 +725,9 @@ fn hole(key: &ChannelKey, message_seq: protocol::ids::MessageSeq) -> Message {
         topic: String::new(),
         expire_s: 0,
         payload: bytes::Bytes::new(),
+        extras: None,
+        edited: Version::ZERO,
+        reactions: Vec::new(),
         state: MessageState::Damaged,
     }
 }

@@ -53,6 +53,7 @@ impl TableValue for ConversationState {
             join_floor,
             join_version: Version::new(join_version),
             leave_version: Version::new(leave_version),
+            ..Self::default()
         })
     }
 

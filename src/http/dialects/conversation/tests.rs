@@ -66,6 +66,9 @@ fn row(peer: &str, payload: Bytes) -> SyncRow {
     let (alice, peer) = (Uid::from_stored("alice"), Uid::from_stored(peer));
     let channel = ChannelKey::person(&alice, &peer);
     let message = Message {
+        extras: None,
+        edited: Version::ZERO,
+        reactions: Vec::new(),
         channel: channel.clone(),
         message_seq: MessageSeq::new(7).expect("not zero"),
         message_id: Version::new(1_657_615_272_000_001),

@@ -19,6 +19,7 @@ const NOW: u64 = 1_700_000_000_000_000;
 
 fn text(channel: u32, seq: u64, payload: &[u8]) -> Record {
     Record::Message(MessageRecord {
+        extras: None,
         channel: ChannelNo(channel),
         message_seq: MessageSeq::new(seq).expect("from 1"),
         from_uid: Uid::from_stored("alice"),
