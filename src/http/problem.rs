@@ -21,6 +21,13 @@ pub enum Problem {
         /// What is wrong with it.
         reason: String,
     },
+    /// The credential opens nothing, and says of itself that its time is over.
+    CredentialExpired,
+    /// The header that names the application (`ApiKey` of relation.txt) is missing, or names none.
+    ApplicationUnknown {
+        /// Whether there was one.
+        given: bool,
+    },
     /// The body is larger than the limit.
     BodyTooLarge {
         /// The limit.
@@ -57,6 +64,7 @@ impl Problem {
         match self {
             Self::Refused(refusal) => status_of(refusal.kind()),
             Self::Malformed { .. } | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::CredentialExpired | Self::ApplicationUnknown { .. } => StatusCode::UNAUTHORIZED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -71,6 +79,9 @@ impl Problem {
         match self {
             Self::Refused(refusal) => refusal.code(),
             Self::Malformed { .. } => "invalid",
+            Self::CredentialExpired => "credential_expired",
+            Self::ApplicationUnknown { given: false } => "application_missing",
+            Self::ApplicationUnknown { given: true } => "application_unknown",
             Self::BodyTooLarge { .. } => "too_large",
             Self::BodyBroken => "body_broken",
             Self::NoSuchPath => "no_such_path",
@@ -86,6 +97,9 @@ impl Problem {
         match self {
             Self::Refused(refusal) => refusal.to_string(),
             Self::Malformed { field, reason } => format!("{field}: {reason}"),
+            Self::CredentialExpired => "the credential has expired".into(),
+            Self::ApplicationUnknown { given: false } => "the header ApiKey is needed".into(),
+            Self::ApplicationUnknown { given: true } => "the ApiKey is not known".into(),
             Self::BodyTooLarge { max } => format!("the body is larger than {max} bytes"),
             Self::BodyBroken => "the body ended before it was complete".into(),
             Self::NoSuchPath => "no such path, see /openapi.json".into(),
