@@ -158,6 +158,29 @@ impl LastSeen {
     }
 }
 
+/// Locks of users' own decisions, by a hash of the user: each is read, changed and committed before the next is read.
+#[derive(Debug)]
+pub struct Decisions {
+    locks: Box<[tokio::sync::Mutex<()>]>,
+    hasher: foldhash::fast::FixedState,
+}
+
+impl Default for Decisions {
+    fn default() -> Self {
+        // As many users as decide at once: a lock is held for one commit, some milliseconds.
+        let locks = (0..256).map(|_| tokio::sync::Mutex::new(())).collect();
+        Self { locks, hasher: foldhash::fast::FixedState::with_seed(0x6465_6369_6465) }
+    }
+}
+
+impl Decisions {
+    /// The lock of a user.
+    pub fn of(&self, uid: &Uid) -> &tokio::sync::Mutex<()> {
+        let hash = std::hash::BuildHasher::hash_one(&self.hasher, uid.as_str());
+        &self.locks[(hash % self.locks.len() as u64) as usize]
+    }
+}
+
 /// What all shards and callers share.
 pub struct Shared {
     /// Durable truth.
@@ -182,6 +205,8 @@ pub struct Shared {
     pub watches: AtomicUsize,
     /// Work that lanes have taken and not answered, of all shards.
     pub pending: AtomicUsize,
+    /// What users change about themselves, one change after the other.
+    pub decisions: Decisions,
     draining: AtomicBool,
     passing_ids: AtomicU64,
 }
@@ -256,6 +281,7 @@ impl Hub {
             last_seen: LastSeen::default(),
             watches: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
+            decisions: Decisions::default(),
             draining: AtomicBool::new(false),
             passing_ids: AtomicU64::new((1 << 52) + (now_s << 20)),
         };
