@@ -12,9 +12,11 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::domain::channel::Standing;
 use crate::domain::identity::{Identity, Scopes};
 use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
+use crate::hub::Reader;
 
 /// The header that names a tenant (m3o.txt).
 pub const NAMESPACE_HEADER: &str = "micro-namespace";
@@ -160,6 +162,24 @@ impl Acting {
     pub fn uid(&self) -> &Uid {
         match self {
             Self::Trusted(uid) | Self::Own(uid) => uid,
+        }
+    }
+
+    /// For the rules of sending.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self {
+            Self::Trusted(_) => Standing::Trusted,
+            Self::Own(_) => Standing::Client,
+        }
+    }
+
+    /// For the rules of reading.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        match self {
+            Self::Trusted(_) => Reader::Trusted,
+            Self::Own(uid) => Reader::User(uid.clone()),
         }
     }
 }

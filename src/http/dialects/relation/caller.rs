@@ -14,7 +14,7 @@ use crate::domain::identity::Identity;
 use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::http::HttpState;
-use crate::http::extract::{Acting, Auth, Needs};
+use crate::http::extract::{Auth, Needs};
 use crate::http::problem::Problem;
 use crate::http::reference::SYSTEM_UID;
 use crate::hub::Reader;
@@ -93,10 +93,7 @@ impl Caller {
     /// namespaces.
     pub fn acts(&self, state: &HttpState, named: &str, needs: Needs) -> Result<Actor, Problem> {
         let acting = self.auth.acting_in(state, &self.headers, FROM, named, needs)?;
-        let (uid, reader, standing) = match acting {
-            Acting::Own(uid) => (uid.clone(), Reader::User(uid), Standing::Client),
-            Acting::Trusted(uid) => (uid, Reader::Trusted, Standing::Trusted),
-        };
+        let (uid, reader, standing) = (acting.uid().clone(), acting.reader(), acting.standing());
         if self.namespace.as_deref().is_some_and(|bound| uid.namespace() != Some(bound)) {
             return Err(Refusal::CredentialUnknown.into());
         }

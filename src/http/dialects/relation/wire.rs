@@ -1,10 +1,10 @@
 //! relation.txt field for field, and the shapes of the routes around it.
 
 use protocol::ids::MessageId;
-use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::http::dialects::{message_id, millis, texts};
 use crate::http::extract::null_is_zero;
 
 /// What every answer looks like.
@@ -39,57 +39,6 @@ pub struct Refused {
     pub retry_after_ms: Option<u32>,
     /// The request's id, as in the header `x-request-id` and in the server's log.
     pub request_id: String,
-}
-
-/// A message id as a JSON number or as a string of digits, every digit kept; `null` and `""` are none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct IdInput(pub Option<MessageId>);
-
-impl<'de> Deserialize<'de> for IdInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(IdVisitor)
-    }
-}
-
-struct IdVisitor;
-
-impl<'de> Visitor<'de> for IdVisitor {
-    type Value = IdInput;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a message id: a whole number of 64 bits, or the same as a string")
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<IdInput, E> {
-        Ok(IdInput(Some(MessageId::new(number))))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<IdInput, E> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(IdInput(None));
-        }
-        // `parse` would also take a sign.
-        if !text.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(E::invalid_value(serde::de::Unexpected::Str(text), &self));
-        }
-        match text.parse() {
-            Ok(number) => self.visit_u64(number),
-            Err(_) => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
-        }
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<IdInput, E> {
-        Ok(IdInput(None))
-    }
-
-    fn visit_none<E: Error>(self) -> Result<IdInput, E> {
-        Ok(IdInput(None))
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<IdInput, D::Error> {
-        deserializer.deserialize_any(self)
-    }
 }
 
 /// `POST /api/v1/auth`.
@@ -138,11 +87,11 @@ pub struct Send {
     #[serde(default, deserialize_with = "null_is_zero")]
     pub send_uuid: String,
     /// The message it quotes, of the same chat, as string or number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = Option<String>)]
-    pub quote_id: IdInput,
+    pub quote_id: Option<MessageId>,
     /// Users it mentions.
-    #[serde(default, deserialize_with = "null_is_zero")]
+    #[serde(default, deserialize_with = "texts")]
     pub mentioned_user: Vec<String>,
     /// For a back end with an API key as bearer: who sends. Left out: the system user.
     #[serde(default, deserialize_with = "null_is_zero")]
@@ -160,9 +109,8 @@ pub struct Sent {
 }
 
 /// Names a chat.
-#[derive(Debug, Default, Deserialize, ToSchema, utoipa::IntoParams)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
 pub struct ChatName {
     /// The chat. It or `toRelationId` is needed.
     #[serde(default, deserialize_with = "null_is_zero")]
@@ -186,13 +134,13 @@ pub struct List {
     #[serde(default, deserialize_with = "null_is_zero")]
     pub to_relation_id: String,
     /// Only messages of this moment or before, Unix milliseconds. Left out: the newest.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "millis")]
     #[schema(value_type = Option<u64>)]
-    pub max_create_at: IdInput,
+    pub max_create_at: Option<u64>,
     /// Only messages before this one: the exact way to the next page.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = Option<String>)]
-    pub before_id: IdInput,
+    pub before_id: Option<MessageId>,
     /// Most messages. Left out or 0: 20; more than 200 means 200.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub limit: u32,
@@ -252,9 +200,9 @@ pub struct Read {
     #[serde(default, deserialize_with = "null_is_zero")]
     pub to_relation_id: String,
     /// Read up to this message; left out: all of it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = Option<String>)]
-    pub message_id: IdInput,
+    pub message_id: Option<MessageId>,
     /// For a back end with an API key as bearer: for whom.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub from_relation_id: String,
@@ -419,7 +367,7 @@ pub struct GroupCreate {
     #[serde(default, deserialize_with = "null_is_zero")]
     pub description: String,
     /// Members beside the caller, who becomes its owner.
-    #[serde(default, deserialize_with = "null_is_zero")]
+    #[serde(default, deserialize_with = "texts")]
     pub members: Vec<String>,
     /// For a back end with an API key as bearer: who owns it. Left out: nobody.
     #[serde(default, deserialize_with = "null_is_zero")]
@@ -434,7 +382,7 @@ pub struct GroupChange {
     #[serde(default, deserialize_with = "null_is_zero")]
     pub channel_uuid: String,
     /// Who comes or goes.
-    #[serde(default, deserialize_with = "null_is_zero")]
+    #[serde(default, deserialize_with = "texts")]
     pub members: Vec<String>,
     /// For a back end with an API key as bearer: for whom.
     #[serde(default, deserialize_with = "null_is_zero")]
