@@ -310,7 +310,17 @@ pub(crate) mod tests {
     #[test]
     fn a_relation_code_has_one_description() {
         let mut descriptions = BTreeMap::new();
-        let problems = [CREDENTIAL_EXPIRED, APPLICATION_UNKNOWN, MALFORMED, BODY_TOO_LARGE, BODY_BROKEN, NO_SUCH_PATH, METHOD_NOT_ALLOWED, TIMED_OUT, INTERNAL];
+        let problems = [
+            CREDENTIAL_EXPIRED,
+            APPLICATION_UNKNOWN,
+            MALFORMED,
+            BODY_TOO_LARGE,
+            BODY_BROKEN,
+            NO_SUCH_PATH,
+            METHOD_NOT_ALLOWED,
+            TIMED_OUT,
+            INTERNAL,
+        ];
         for voice in samples().iter().map(of).chain(problems) {
             let desc = *descriptions.entry(voice.relation.code).or_insert(voice.relation.desc);
             assert_eq!(desc, voice.relation.desc);

@@ -484,12 +484,9 @@ mod tests {
     #[test]
     fn ids_without_a_namespace_stay_as_they_were() {
         // Written out by the rule before namespaces: CRC-32 of the whole uid, then the text.
-        for (a, b, id) in [
-            ("alice", "bob", "alice@bob"),
-            ("u1", "u2", "u1@u2"),
-            ("张三", "李四", "张三@李四"),
-            ("x", "x", "x@x"),
-        ] {
+        for (a, b, id) in
+            [("alice", "bob", "alice@bob"), ("u1", "u2", "u1@u2"), ("张三", "李四", "张三@李四"), ("x", "x", "x@x")]
+        {
             let (x, y) = (crc32fast::hash(a.as_bytes()), crc32fast::hash(b.as_bytes()));
             let before = if x > y || (x == y && a >= b) { format!("{a}@{b}") } else { format!("{b}@{a}") };
             assert_eq!(ChannelKey::person(&uid(a), &uid(b)).channel_id(), before);

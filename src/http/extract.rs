@@ -199,7 +199,7 @@ impl FromRequestParts<Arc<HttpState>> for Auth {
 
 /// The credential of a request: `Authorization: Bearer …`, the scheme in any case, or the header `token` (WuKongIM's
 /// manager token). Both together must agree.
-fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let text = |value: Option<&axum::http::HeaderValue>| -> Result<Option<String>, Problem> {
         match value.map(axum::http::HeaderValue::to_str) {
             None => Ok(None),
@@ -264,6 +264,12 @@ impl Auth {
                 _ => Ok(Acting::Own(uid)),
             },
         }
+    }
+
+    /// Whether it is an API key.
+    #[must_use]
+    pub fn is_key(&self) -> bool {
+        matches!(self, Self::Known(Identity::Key { .. }))
     }
 
     /// As [`Auth::acting_for`] for routes that know namespaces: `named` is a bare uid, and the namespace is the one that the
@@ -341,12 +347,7 @@ fn namespace_asked(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     Ok((!text.is_empty()).then_some(text))
 }
 
-fn key_namespace(
-    scopes: Scopes,
-    bound: Option<&str>,
-    asked: Option<&str>,
-    needs: Needs,
-) -> Result<Namespace, Problem> {
+fn key_namespace(scopes: Scopes, bound: Option<&str>, asked: Option<&str>, needs: Needs) -> Result<Namespace, Problem> {
     let namespace = Namespace::chosen(bound, asked)?;
     if needs.of(scopes) { Ok(namespace) } else { Err(Refusal::Forbidden { action: needs.action() }.into()) }
 }

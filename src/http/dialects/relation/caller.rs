@@ -14,7 +14,7 @@ use crate::domain::identity::Identity;
 use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::http::HttpState;
-use crate::http::extract::{Auth, Needs};
+use crate::http::extract::{Auth, Needs, credential};
 use crate::http::problem::Problem;
 use crate::http::reference::SYSTEM_UID;
 use crate::hub::Reader;
@@ -89,16 +89,29 @@ impl Caller {
     /// The user the request is for: the bearer's own, or whom a back end names in `fromRelationId`.
     ///
     /// # Errors
+    /// As [`Caller::acts_as`].
+    pub fn acts(&self, state: &HttpState, named: &str, needs: Needs) -> Result<Actor, Problem> {
+        self.acts_as(state, FROM, named, needs)
+    }
+
+    /// As [`Caller::acts`] where another field names the user.
+    ///
+    /// # Errors
     /// `Forbidden`, `Invalid`, as [`Auth::acting_in`]; `CredentialUnknown` where bearer and application are of different
     /// namespaces.
-    pub fn acts(&self, state: &HttpState, named: &str, needs: Needs) -> Result<Actor, Problem> {
-        let acting = self.auth.acting_in(state, &self.headers, FROM, named, needs)?;
+    pub fn acts_as(&self, state: &HttpState, field: &'static str, named: &str, needs: Needs) -> Result<Actor, Problem> {
+        let acting = self.auth.acting_in(state, &self.headers, field, named, needs)?;
         let (uid, reader, standing) = (acting.uid().clone(), acting.reader(), acting.standing());
         if self.namespace.as_deref().is_some_and(|bound| uid.namespace() != Some(bound)) {
             return Err(Refusal::CredentialUnknown.into());
         }
         let namespace = Namespace::of(&uid);
         Ok(Actor { uid, reader, standing, namespace })
+    }
+
+    /// The bearer as it was shown.
+    pub(super) fn credential(&self) -> String {
+        credential(&self.headers).ok().flatten().unwrap_or_default().to_owned()
     }
 
     /// As [`Caller::acts`]; a back end that names nobody acts as the system user.
@@ -112,6 +125,12 @@ impl Caller {
 }
 
 impl Actor {
+    /// Whether a back end acts for nobody.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.reader == Reader::Trusted && self.uid.bare() == SYSTEM_UID
+    }
+
     /// Another user of the same namespace.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! How this dialect says no: `{code, desc, data: null}`, with HTTP 200 unless the configuration wants real statuses.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::wire::{Nothing, Refused};
-use crate::http::envelope::Envelope;
+use crate::http::envelope::{Envelope, hints};
 use crate::http::problem::Problem;
 use crate::voices::RelationCode;
 
@@ -39,12 +39,7 @@ impl Envelope for Voice {
             request_id: request_id.to_owned(),
         };
         let mut response = (status, Json(body)).into_response();
-        if let Some(ms) = problem.retry_after_ms() {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        hints(&mut response, problem);
         response
     }
 }

@@ -297,8 +297,7 @@ fn yes() -> bool {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SettingsChange {
-    /// What becomes of first messages of strangers: `allow`, `quarantine` (they come as requests) or `block` (13301). Left
-    /// out: stays.
+    /// What becomes of first messages of strangers: `allow`, `quarantine` (they come as requests) or `block` (13301).
     #[serde(default, deserialize_with = "null_is_zero")]
     pub strangers: String,
     /// For a back end with an API key as bearer: for whom.
