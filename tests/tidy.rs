@@ -45,6 +45,7 @@ const HUB_LAYERS: &[&[&str]] = &[
     &["shard"],
     &["sequencer"],
     &["committer"],
+    &["drafts"],
     &["administration", "conversations", "broker", "delivery", "inbox", "outbox", "sessions"],
 ];
 /// Names up the list, with the reason.

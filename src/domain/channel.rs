@@ -150,7 +150,7 @@ pub fn heir<'a>(rest: impl IntoIterator<Item = (&'a Uid, Role)>) -> Option<&'a U
     oldest
 }
 
-/// Whether the actor may take a message back: its sender within `within_s` seconds, admins and back ends any time.
+/// Whether the actor may take a message back: its sender before `within_s` seconds have passed, admins and back ends any time.
 ///
 /// # Errors
 /// `NotMember`, `Forbidden` (another's message), `TooLate`.
@@ -159,12 +159,12 @@ pub fn authorise_revoke(actor: Actor, is_own: bool, age_s: u64, within_s: u64) -
         Actor::Outsider => Err(Refusal::NotMember),
         actor if actor.is_admin() => Ok(()),
         _ if !is_own => Err(Refusal::Forbidden { action: "revoke another's message" }),
-        _ if age_s > within_s => Err(Refusal::TooLate { action: "revoke", within_s }),
+        _ if age_s >= within_s => Err(Refusal::TooLate { action: "revoke", within_s }),
         _ => Ok(()),
     }
 }
 
-/// Whether the actor may replace what a message says: its sender within `within_s` seconds, back ends any time. An admin may
+/// Whether the actor may replace what a message says: its sender before `within_s` seconds have passed, back ends any time. An admin may
 /// take words back, not put them into another's mouth.
 ///
 /// # Errors
@@ -174,7 +174,7 @@ pub fn authorise_edit(actor: Actor, is_own: bool, age_s: u64, within_s: u64) -> 
         Actor::Outsider => Err(Refusal::NotMember),
         Actor::Trusted => Ok(()),
         Actor::Member(_) if !is_own => Err(Refusal::Forbidden { action: "edit another's message" }),
-        Actor::Member(_) if age_s > within_s => Err(Refusal::TooLate { action: "edit", within_s }),
+        Actor::Member(_) if age_s >= within_s => Err(Refusal::TooLate { action: "edit", within_s }),
         Actor::Member(_) => Ok(()),
     }
 }
@@ -364,8 +364,8 @@ mod tests {
     fn who_may_take_back_and_edit_what() {
         for (actor, is_own, age_s, revoke, edit) in [
             (Actor::Outsider, true, 0, "not_member", "not_member"),
-            (MEMBER, true, 120, "ok", "ok"),
-            (MEMBER, true, 121, "too_late", "too_late"),
+            (MEMBER, true, 119, "ok", "ok"),
+            (MEMBER, true, 120, "too_late", "too_late"),
             (MEMBER, false, 0, "forbidden", "forbidden"),
             (ADMIN, false, 9_999, "ok", "forbidden"),
             (ADMIN, true, 9_999, "ok", "too_late"),

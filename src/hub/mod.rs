@@ -28,6 +28,7 @@ pub mod chats;
 pub mod committer;
 pub mod conversations;
 pub mod delivery;
+pub mod drafts;
 pub mod files;
 pub mod groups;
 pub mod inbox;
@@ -49,6 +50,7 @@ use conversations::{
     UnreadExplained,
 };
 use inbox::Inbox;
+use messages::MessageLimits;
 use outbox::{OutboxLimits, Peer};
 use sequencer::{LaneLimits, PendingAdmin, PendingDraft, Work};
 use sessions::Sessions;
@@ -94,6 +96,8 @@ pub struct HubLimits {
     pub slow_close_ms: u64,
     /// Users one session may watch.
     pub watches_max: usize,
+    /// Of what may become of messages.
+    pub messages: MessageLimits,
 }
 
 impl HubLimits {
@@ -453,7 +457,11 @@ impl Hub {
         unread_after: (u64, u64),
     ) -> Result<Version, Refusal> {
         let (reply, outcome) = oneshot::channel();
-        let bytes = 256;
+        let edited = |record: &Record| match record {
+            Record::MessageEdited { payload, .. } => payload.len(),
+            _ => 64,
+        };
+        let bytes = 256 + commit.records.iter().map(edited).sum::<usize>();
         let waiter = Waiter::Version(reply);
         let mut submissions = vec![Submission { commit, key, epoch: None, ticket: None, unread_after, bytes, waiter }];
         if !self.shared.queue.append(&mut submissions) {
