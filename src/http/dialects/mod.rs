@@ -20,6 +20,8 @@ use super::problem::Problem;
 use crate::domain::refusal::Refusal;
 
 pub mod conversation;
+pub mod m3o;
+pub mod relation;
 
 /// Names the user a back end's API key acts for, where the document has no place for it. A user may leave it out.
 pub const ACTING_UID: HeaderName = HeaderName::from_static("x-chinwag-uid");
