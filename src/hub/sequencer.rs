@@ -17,7 +17,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::administration::{AdminOp, plan_admin};
+use super::administration::{AdminOp, created, plan_admin};
 use super::committer::{CommitQueue, LaneTicket, Submission, Waiter, make_client_msg_no};
 use super::delivery::{Delivered, Delivery, Signal};
 use crate::domain::channel::{ChannelSettings, Standing, authorise_send};
@@ -121,7 +121,7 @@ impl Work {
         match self {
             Self::Draft(pending) => pending.draft.payload.len(),
             Self::Signal(pending) => pending.signal.data.len(),
-            Self::Admin(_) => 0,
+            Self::Admin(pending) => pending.op.bytes(),
         }
     }
 
@@ -773,7 +773,7 @@ impl Lane {
             Some(channel) => channel,
             None => {
                 let channel = turn.store.reserve_channel_no();
-                commit.records.push(Record::ChannelCreated { channel, key: self.key.clone() });
+                commit.records.extend(created(channel, &self.key));
                 self.channel = Some(channel);
                 channel
             }
