@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use chinwag::gateway::websocket::writer::append_masked_frame;
 use chinwag::gateway::websocket::{FrameReader, Opcode, ReadLimits, append_frame, frame_with, mask};
 use protocol::native::{
-    Ack, ClientFrame, Cursor, Durability, Encoding, MessageItem, Receipt, Send, Sync, decode_client,
-    encode_ack, encode_client, encode_deliver,
+    Ack, ClientFrame, Cursor, Durability, Encoding, MessageItem, Receipt, Send, Sync, decode_client, encode_ack,
+    encode_client, encode_deliver,
 };
 
 const ROUNDS: usize = 9;

@@ -89,8 +89,12 @@ impl AdminOp {
 
 /// The records that make a channel: its number and, where its chat id is not its own id, the alias that finds it.
 pub fn created(channel: ChannelNo, key: &ChannelKey) -> impl Iterator<Item = Record> {
-    let alias = alias_of(key).map(|alias| Record::Alias { alias, channel });
-    std::iter::once(Record::ChannelCreated { channel, key: key.clone() }).chain(alias)
+    std::iter::once(Record::ChannelCreated { channel, key: key.clone() }).chain(alias(channel, key))
+}
+
+/// The alias by which a channel's chat id finds it, where its own id is another.
+pub fn alias(channel: ChannelNo, key: &ChannelKey) -> Option<Record> {
+    alias_of(key).map(|alias| Record::Alias { alias, channel })
 }
 
 /// The record that keeps a group led when its owner is among those who go. As many rows as the members fill, only then.

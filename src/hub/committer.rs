@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, MessageSeq, Version};
 use tokio::sync::oneshot;
 
-use super::delivery::{Change, ConversationChange, Delivered, Delivery, LotNews, News};
+use super::delivery::{Change, ChannelChange, ConversationChange, Delivered, Delivery, LotNews, MessageChange, News};
 use super::sessions::SessionPlace;
 use super::shard::{Acked, LaneDone, ShardEvent, ShardHandle};
 use crate::domain::message::Durability;
@@ -481,18 +481,32 @@ fn change_of(record: Record, key: &ChannelKey, version: Version, unread_after: (
             Some(Change::Conversation { key, uid, version, what: ConversationChange::Deleted { delete_floor } })
         }
         Record::MessagesExpired { channel, seqs } => Some(Change::MessagesChanged { channel, key, seqs, version }),
+        Record::MessageRevoked { channel, seq, by } => {
+            Some(Change::MessageChanged { channel, key, seq, version, what: MessageChange::Revoked { by } })
+        }
+        Record::MessageEdited { channel, seq, by, payload, extras } => {
+            let what = MessageChange::Edited { by, payload, extras };
+            Some(Change::MessageChanged { channel, key, seq, version, what })
+        }
+        Record::MessageReacted { channel, seq, uid, reaction } => {
+            let what = MessageChange::Reacted { uid, reaction };
+            Some(Change::MessageChanged { channel, key, seq, version, what })
+        }
+        Record::MemberRole { channel, uid, role } => {
+            Some(Change::Channel { channel, key, version, what: ChannelChange::Role { uid, role } })
+        }
+        Record::ChannelProfile { channel, profile } => {
+            Some(Change::Channel { channel, key, version, what: ChannelChange::Profile(profile) })
+        }
+        Record::ConversationFlags { uid, flags, .. } => {
+            Some(Change::Conversation { key, uid, version, what: ConversationChange::Flags { flags } })
+        }
         Record::Message(_)
         | Record::ChannelSettings { .. }
         | Record::UserCreated { .. }
         | Record::UserToken { .. }
         | Record::ApiKey(_)
         | Record::Alias { .. }
-        | Record::MessageRevoked { .. }
-        | Record::MessageEdited { .. }
-        | Record::MessageReacted { .. }
-        | Record::MemberRole { .. }
-        | Record::ChannelProfile { .. }
-        | Record::ConversationFlags { .. }
         | Record::UserSettings { .. }
         | Record::Relation { .. }
         | Record::File(_)

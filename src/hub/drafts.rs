@@ -132,7 +132,9 @@ pub fn check_extras(
 fn is_member(store: &dyn Store, place: Place<'_>, uid: &Uid) -> Result<bool, StoreError> {
     match (place.key.channel_type(), place.channel) {
         (ChannelType::Person, _) => Ok(place.key.is_pair_of(uid)),
-        (_, None) => Ok(members_by_name(place.key).iter().any(|(member, _)| member == uid)),
+        // By name first: the channel may be one whose first message is still on its way.
+        _ if members_by_name(place.key).iter().any(|(member, _)| member == uid) => Ok(true),
+        (_, None) => Ok(false),
         (_, Some(channel)) => Ok(store.membership(channel, uid)?.is_some()),
     }
 }
