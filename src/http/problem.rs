@@ -4,7 +4,8 @@
 //! `super::edge` gives it the voice of the request's dialect. Invariant: every answer that is no success carries a
 //! `Problem` in its extensions until the edge has rendered it.
 
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_RANGE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::refusal::{ErrorKind, Refusal};
@@ -28,6 +29,11 @@ pub enum Problem {
     },
     /// The body ended early or was not sent in time.
     BodyBroken,
+    /// The range asked for lies beyond the end.
+    RangeNotSatisfiable {
+        /// Bytes there are.
+        size: u64,
+    },
     /// No route has this path.
     NoSuchPath,
     /// The path has no such method.
@@ -58,6 +64,7 @@ impl Problem {
             Self::Refused(refusal) => status_of(refusal.kind()),
             Self::Malformed { .. } | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
@@ -73,6 +80,7 @@ impl Problem {
             Self::Malformed { .. } => "invalid",
             Self::BodyTooLarge { .. } => "too_large",
             Self::BodyBroken => "body_broken",
+            Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
             Self::NoSuchPath => "no_such_path",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TimedOut => "timed_out",
@@ -88,6 +96,7 @@ impl Problem {
             Self::Malformed { field, reason } => format!("{field}: {reason}"),
             Self::BodyTooLarge { max } => format!("the body is larger than {max} bytes"),
             Self::BodyBroken => "the body ended before it was complete".into(),
+            Self::RangeNotSatisfiable { size } => format!("the range lies beyond the end, there are {size} bytes"),
             Self::NoSuchPath => "no such path, see /openapi.json".into(),
             Self::MethodNotAllowed => "this path does not take this method, see /openapi.json".into(),
             Self::TimedOut => "the request took too long; what it began may still be carried out".into(),
@@ -137,6 +146,11 @@ impl IntoResponse for Problem {
     /// A bare status with the problem in the extensions; `super::edge` fills the body.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
+        if let Self::RangeNotSatisfiable { size } = self
+            && let Ok(value) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            response.headers_mut().insert(CONTENT_RANGE, value);
+        }
         response.extensions_mut().insert(self);
         response
     }
