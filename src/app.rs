@@ -16,6 +16,7 @@ use crate::credentials::{Credentials, RootKeySource};
 use crate::gateway::{Gateway, GatewayLimits};
 use crate::http::{HttpServer, HttpState};
 use crate::hub::committer::{self, CommitLimits};
+use crate::hub::messages::MessageLimits;
 use crate::hub::outbox::OutboxLimits;
 use crate::hub::sequencer::LaneLimits;
 use crate::hub::{ChannelTypeLimits, Hub, HubLimits};
@@ -273,6 +274,11 @@ pub(crate) fn hub_limits(config: &Config) -> HubLimits {
         outbox: OutboxLimits { bytes_max: config.outbox.bytes_max, entries_max: config.outbox.entries_max },
         slow_close_ms: config.outbox.slow_close_ms,
         watches_max: WATCHES_MAX,
+        messages: MessageLimits {
+            revoke_within_s: config.messages.revoke_within_s,
+            edit_within_s: config.messages.edit_within_s,
+            reactions_max: config.messages.reactions_max,
+        },
     }
 }
 

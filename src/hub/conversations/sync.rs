@@ -219,7 +219,7 @@ impl Chosen {
     }
 }
 
-fn facts_of(info: &ChannelInfo) -> ChannelFacts {
+pub(in crate::hub) fn facts_of(info: &ChannelInfo) -> ChannelFacts {
     ChannelFacts { head_seq: info.head_seq, head_version: info.head_version, changed_version: info.changed_version }
 }
 
@@ -517,6 +517,29 @@ struct LastMessage {
     client_msg_no: String,
     /// Of the message; of the next newer one where its own record is damaged.
     version: Version,
+}
+
+/// The last message of a channel that is no command, looked for above `floor`, from `head_seq` down past at most
+/// [`LOOK_BACK_MAX`] commands. Usually one read.
+pub(in crate::hub) fn last_shown(
+    store: &dyn Store,
+    channel: ChannelNo,
+    head_seq: u64,
+    floor: u64,
+) -> Result<Option<Message>, StoreError> {
+    let (mut last, mut commands, mut limit) = (head_seq, 0, 1);
+    while last > floor && commands < LOOK_BACK_MAX {
+        let range = SeqRange { first: floor + 1, last, limit, bytes_max: LOOK_BACK_BYTES_MAX, newest_first: true };
+        let messages = store.messages(channel, range)?;
+        let Some(oldest) = messages.last() else { break };
+        last = oldest.message_seq.get() - 1;
+        commands += messages.len();
+        if let Some(message) = messages.into_iter().find(|message| !message.flags.sync_once) {
+            return Ok(Some(message));
+        }
+        limit = LOOK_BACK_PAGE;
+    }
+    Ok(None)
 }
 
 /// The channels to consider, with what is known of each, and which of them are due.
