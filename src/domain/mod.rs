@@ -7,5 +7,4 @@ pub mod file;
 pub mod identity;
 pub mod message;
 pub mod refusal;
-pub mod target;
 pub mod user;

@@ -1,5 +1,5 @@
-//! Who calls a route whose document names no user: a user with an own credential, or a back end with an API key that says
-//! for whom in the header `x-chinwag-uid`. And the name a caller gives a send.
+//! Who calls a route whose document names no user, as these routes take callers: a user ([`AsUser`]), or also a back end that
+//! acts for nobody ([`Party`]).
 //!
 //! A back end that acts for a user is held to everything the user is: it reads what the user may read and sends what the
 //! user may send.
@@ -7,46 +7,31 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::Method;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
-use protocol::ids::{ClientMsgNo, Uid};
+use protocol::ids::Uid;
 
 use super::HttpState;
-use super::extract::{Auth, Needs};
+use super::dialects::{ACTING_UID, Caller};
+use super::extract::Needs;
 use super::problem::Problem;
-use crate::domain::refusal::Refusal;
 use crate::hub::Reader;
 
-/// The header in which an API key says for which user it acts.
-pub const UID_HEADER: &str = "x-chinwag-uid";
-/// The header that names a send: the dedupe key, as client_msg_no elsewhere.
-pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
-
-/// Reads need the scope read, everything else the scope send.
+/// What a key must be allowed for: reads need the scope read, everything else the scope send.
 fn needed_by(method: &Method) -> Needs {
     if *method == Method::GET || *method == Method::HEAD { Needs::Read } else { Needs::Send }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {
-    match headers.get(name) {
-        None => Ok(None),
-        Some(value) => {
-            let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Problem::malformed(name, "is not UTF-8"))?;
-            Ok(Some(text.trim()).filter(|text| !text.is_empty()))
-        }
-    }
-}
-
-/// A user, by an own credential or by a key that names the user.
+/// A user, by an own credential or by a key that names the user in `x-chinwag-uid`.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub struct AsUser {
     /// The user.
     pub uid: Uid,
     /// Whether what is listed becomes read: not by a key that may only read.
     pub marks_read: bool,
 }
 
-impl Caller {
+impl AsUser {
     /// For questions to the hub.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -54,19 +39,19 @@ impl Caller {
     }
 }
 
-impl FromRequestParts<Arc<HttpState>> for Caller {
+impl FromRequestParts<Arc<HttpState>> for AsUser {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Problem> {
-        let auth = Auth::from_request_parts(parts, state).await?;
-        let named = header(&parts.headers, UID_HEADER)?.unwrap_or_default();
-        let acting = auth.acting_for(state, UID_HEADER, named, needed_by(&parts.method)).await?;
-        let marks_read = auth.acting_for(state, UID_HEADER, named, Needs::Send).await.is_ok();
-        Ok(Self { uid: acting.uid().clone(), marks_read })
+        let needs = needed_by(&parts.method);
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let uid = caller.uid(state, needs).await?;
+        let marks_read = needs == Needs::Send || caller.uid(state, Needs::Send).await.is_ok();
+        Ok(Self { uid, marks_read })
     }
 }
 
-/// A [`Caller`], or a back end that acts for nobody: a key without the header.
+/// An [`AsUser`], or a back end that acts for nobody: a key without `x-chinwag-uid`.
 #[derive(Debug, Clone)]
 pub struct Party {
     /// The user; `None`: a back end.
@@ -85,27 +70,11 @@ impl FromRequestParts<Arc<HttpState>> for Party {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Problem> {
-        let auth = Auth::from_request_parts(parts, state).await?;
         let needs = needed_by(&parts.method);
-        let named = header(&parts.headers, UID_HEADER)?;
-        if named.is_none() && auth.key_with(needs).is_ok() {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        if !parts.headers.contains_key(&ACTING_UID) && caller.auth().key_with(needs).is_ok() {
             return Ok(Self { uid: None });
         }
-        let acting = auth.acting_for(state, UID_HEADER, named.unwrap_or_default(), needs).await?;
-        Ok(Self { uid: Some(acting.uid().clone()) })
-    }
-}
-
-/// The header `Idempotency-Key`: a repeat of it by the same sender in the same channel gets the first outcome.
-#[derive(Debug, Clone)]
-pub struct IdempotencyKey(pub Option<ClientMsgNo>);
-
-impl FromRequestParts<Arc<HttpState>> for IdempotencyKey {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<HttpState>) -> Result<Self, Problem> {
-        let Some(text) = header(&parts.headers, IDEMPOTENCY_HEADER)? else { return Ok(Self(None)) };
-        let name = ClientMsgNo::new(text).map_err(|e| Refusal::invalid(IDEMPOTENCY_HEADER, e))?;
-        Ok(Self(Some(name)))
+        Ok(Self { uid: Some(caller.uid(state, needs).await?) })
     }
 }

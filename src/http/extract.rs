@@ -12,8 +12,10 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::domain::channel::Standing;
 use crate::domain::identity::{Identity, Scopes};
 use crate::domain::refusal::Refusal;
+use crate::hub::Reader;
 
 /// The body as JSON, at most `http.body_bytes_max`. An empty body is `{}`: the missing field is then named. curl's `-d`
 /// sends a form type, so the type is not looked at (design.md section 7).
@@ -156,6 +158,24 @@ impl Acting {
     pub fn uid(&self) -> &Uid {
         match self {
             Self::Trusted(uid) | Self::Own(uid) => uid,
+        }
+    }
+
+    /// For the rules of sending.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self {
+            Self::Trusted(_) => Standing::Trusted,
+            Self::Own(_) => Standing::Client,
+        }
+    }
+
+    /// For the rules of reading.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        match self {
+            Self::Trusted(_) => Reader::Trusted,
+            Self::Own(uid) => Reader::User(uid.clone()),
         }
     }
 }

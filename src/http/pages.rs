@@ -30,8 +30,9 @@ pub struct SeqWindow {
 pub struct Shown {
     /// In the order asked for, without commands.
     pub messages: Vec<Message>,
-    /// The channel's last seq lies in what was looked at.
-    pub has_head: bool,
+    /// The channel's last seq, when it lies in what was looked at; 0: it does not. What came since is not read by who sees
+    /// this page.
+    pub head_seq: u64,
 }
 
 /// Reads a page, and goes on until it is full or its range is at an end: a page cut by bytes or thinned by commands is filled
@@ -49,7 +50,9 @@ pub async fn read(hub: &Hub, reader: Reader, key: &ChannelKey, window: SeqWindow
         let page = hub.history(reader.clone(), key.clone(), query).await?;
         let Some(reached) = page.messages.last().map(|message| message.message_seq.get()) else { break };
         looked_at += page.messages.len() as u64;
-        shown.has_head |= page.messages.iter().any(|message| message.message_seq.get() == page.head_seq);
+        if page.messages.iter().any(|message| message.message_seq.get() == page.head_seq) {
+            shown.head_seq = page.head_seq;
+        }
         shown.messages.extend(page.messages.into_iter().filter(|message| !message.flags.sync_once));
         if !page.more {
             break;

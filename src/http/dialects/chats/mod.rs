@@ -14,18 +14,18 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use protocol::ids::{ChannelKey, ChannelType, MessageId, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, Uid, Version};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::domain::channel::{ChannelProfile, Role, Standing, chat_id, named_set_id};
+use crate::domain::channel::{ChannelProfile, Role, Standing, chat_id, named_set_id, set_id};
 use crate::domain::content::Content;
 use crate::domain::message::{Draft, Durability, Extras, Message, MessageFlags, Reaction};
 use crate::domain::refusal::Refusal;
-use crate::domain::target;
 use crate::http::HttpState;
-use crate::http::caller::{Caller, IdempotencyKey};
+use crate::http::caller::AsUser;
+use crate::http::dialects::{IdempotencyKey, one_target};
 use crate::http::envelope::{Envelope, with_headers_of};
 use crate::http::extract::Body;
 use crate::http::files::{Attached, file_ids};
@@ -65,7 +65,7 @@ impl Envelope for Voice {
     fn problem(&self, problem: &Problem, request_id: &str) -> Response {
         let status = problem.status();
         let body = wire::Failed {
-            code: status.as_u16(),
+            code: problem.voice().chats(),
             error: problem.code(),
             message: problem.text(),
             field: problem.field().map(str::to_owned),
@@ -88,18 +88,19 @@ impl Envelope for Voice {
 )]
 async fn send(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     name: IdempotencyKey,
     Body(body): Body<wire::Send>,
 ) -> Result<Json<wire::Sent>, Problem> {
     let said = body.message.as_ref().ok_or_else(|| Refusal::invalid("message", "is needed"))?;
     let extras = extras_of(said)?;
     let content = content_of(said, None, extras.is_some())?;
-    let channel = target_of(&state, &caller, &name, &body).await?;
+    let name = name.into_inner();
+    let channel = target_of(&state, &caller, name.as_ref(), &body).await?;
     let draft = Draft {
         channel: channel.clone(),
         from_uid: caller.uid,
-        client_msg_no: name.0,
+        client_msg_no: name,
         flags: MessageFlags { red_dot: true, ..MessageFlags::default() },
         setting: 0,
         topic: String::new(),
@@ -143,63 +144,66 @@ fn extras_of(said: &wire::Said) -> Result<Option<Box<Extras>>, Problem> {
 /// The one channel a send names, made when it names users.
 async fn target_of(
     state: &HttpState,
-    caller: &Caller,
-    name: &IdempotencyKey,
+    caller: &AsUser,
+    name: Option<&ClientMsgNo>,
     body: &wire::Send,
 ) -> Result<ChannelKey, Problem> {
-    let mut named = Vec::new();
-    if let Some(id) = &body.chat_id {
-        named.push(("chatId", state.hub.resolve_chat(caller.reader(), id).await?));
-    }
+    let mut named = Vec::with_capacity(5);
+    let chat = match &body.chat_id {
+        Some(id) => Some(state.hub.resolve_chat(caller.reader(), id).await?),
+        None => None,
+    };
+    named.push(("chatId", chat));
     for (field, user) in [("userUUID", &body.user_uuid), ("userId", &body.user_id)] {
-        if let Some(user) = user {
-            let peer = Uid::new(user).map_err(|e| Refusal::invalid(field, e))?;
-            state.hub.require_known(vec![peer.clone()]).await?;
-            named.push((field, ChannelKey::person(&caller.uid, &peer)));
-        }
+        let Some(user) = user else { continue };
+        let peer = Uid::new(user).map_err(|e| Refusal::invalid(field, e))?;
+        state.hub.require_known(vec![peer.clone()]).await?;
+        named.push((field, Some(ChannelKey::person(&caller.uid, &peer))));
     }
     for (field, id) in [("groupUUID", &body.group_uuid), ("groupId", &body.group_id)] {
-        if let Some(id) = id {
-            named.push((field, group_key(state, caller, id).await?));
-        }
+        let Some(id) = id else { continue };
+        named.push((field, Some(group_key(state, caller, id).await?)));
     }
-    let one = target::agree(&named)?;
-    let mut sets = Vec::new();
-    for (field, users) in [("userUUIDs", &body.user_uuids), ("userIds", &body.user_ids)] {
-        if !users.is_empty() {
-            sets.push((field, users_of(field, users)?));
+    let sets = [("userUUIDs", &body.user_uuids), ("userIds", &body.user_ids)];
+    let mut sets = sets.into_iter().filter(|(_, users)| !users.is_empty());
+    let Some((field, users)) = sets.next() else {
+        if named.iter().all(|(_, key)| key.is_none()) {
+            return Err(Refusal::invalid("chatId", "is needed, or one of userUUID, userUUIDs and groupUUID").into());
         }
-    }
-    let Some((field, users)) = sets.first() else {
-        let needed = "is needed, or one of userUUID, userUUIDs and groupUUID";
-        return one.ok_or_else(|| Refusal::invalid("chatId", needed).into());
+        return one_target(&named);
     };
-    if let Some((other_field, others)) = sets.get(1) {
-        let all: Vec<Uid> = users.iter().chain([&caller.uid]).cloned().collect();
-        if !target::is_set_of(&all, &caller.uid, others) {
-            return Err(target::clash(other_field, field).into());
-        }
+    let users = users_of(field, users)?;
+    let set = set_with(&users, &caller.uid);
+    if let Some((other, others)) = sets.next()
+        && set_with(&users_of(other, others)?, &caller.uid) != set
+    {
+        return Err(Refusal::invalid(field, format_args!("and {other} name different users")).into());
     }
     state.hub.require_known(users.clone()).await?;
-    match one {
-        None => Ok(state.hub.create_group(discussion_of(caller, name, users)).await?),
-        Some(key) => {
-            let members = match key.pair() {
-                Some((a, b)) => vec![a, b],
-                None => {
-                    state.hub.members(caller.reader(), key.clone()).await?.into_iter().map(|(uid, _)| uid).collect()
-                }
-            };
-            let by = named.first().map_or("chatId", |(by, _)| by);
-            if target::is_set_of(&members, &caller.uid, users) { Ok(key) } else { Err(target::clash(field, by).into()) }
-        }
+    let Some((by, _)) = named.iter().find(|(_, key)| key.is_some()) else {
+        return Ok(state.hub.create_group(discussion_of(caller, name, &users)).await?);
+    };
+    let key = one_target(&named)?;
+    let members: Vec<Uid> = match key.pair() {
+        Some((a, b)) => vec![a, b],
+        None => state.hub.members(caller.reader(), key.clone()).await?.into_iter().map(|(uid, _)| uid).collect(),
+    };
+    if set_id(&members) != set {
+        return Err(Refusal::invalid(by, format_args!("and {field} name different chats")).into());
     }
+    Ok(key)
+}
+
+/// Names the set of these users and one more.
+fn set_with(users: &[Uid], one: &Uid) -> String {
+    let all: Vec<Uid> = users.iter().chain([one]).cloned().collect();
+    set_id(&all)
 }
 
 /// The group that a send to users makes: a new one, or that of the request's name.
-fn discussion_of(caller: &Caller, name: &IdempotencyKey, users: &[Uid]) -> NewGroup {
+fn discussion_of(caller: &AsUser, name: Option<&ClientMsgNo>, users: &[Uid]) -> NewGroup {
     NewGroup {
-        channel_id: name.0.as_ref().map(|name| named_set_id(&caller.uid, name, users)),
+        channel_id: name.map(|name| named_set_id(&caller.uid, name, users)),
         owner: Some(caller.uid.clone()),
         members: users.to_vec(),
         profile: ChannelProfile::default(),
@@ -207,7 +211,7 @@ fn discussion_of(caller: &Caller, name: &IdempotencyKey, users: &[Uid]) -> NewGr
 }
 
 /// The group with this id.
-async fn group_key(state: &HttpState, caller: &Caller, id: &str) -> Result<ChannelKey, Refusal> {
+async fn group_key(state: &HttpState, caller: &AsUser, id: &str) -> Result<ChannelKey, Refusal> {
     let key = state.hub.resolve_chat(caller.reader(), id).await?;
     if key.channel_type() == ChannelType::Group { Ok(key) } else { Err(Refusal::NotFound { what: "group" }) }
 }
@@ -224,7 +228,7 @@ async fn group_key(state: &HttpState, caller: &Caller, id: &str) -> Result<Chann
 )]
 async fn list(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Merged(query): Merged<wire::List>,
 ) -> Result<Json<wire::Page>, Problem> {
     let id = query.chat_id.as_deref().ok_or_else(|| Refusal::invalid("chatId", "is needed"))?;
@@ -255,8 +259,8 @@ async fn list(
             has_more: first <= last && first > span.first,
         },
     };
-    if caller.marks_read && found.has_head {
-        state.hub.view_chat(caller.uid, key).await?;
+    if caller.marks_read && found.head_seq > 0 {
+        state.hub.read(caller.uid, key, found.head_seq).await?;
     }
     Ok(Json(page))
 }
@@ -271,7 +275,7 @@ async fn list(
 )]
 async fn edit(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
     Body(body): Body<wire::Edit>,
 ) -> Result<Json<wire::Changed>, Problem> {
@@ -294,7 +298,7 @@ async fn edit(
 )]
 async fn revoke(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
 ) -> Result<Json<wire::Changed>, Problem> {
     let before = state.hub.message(caller.reader(), message_id(&id)?).await?;
@@ -303,7 +307,7 @@ async fn revoke(
 }
 
 /// A message as it is now.
-async fn changed(state: &HttpState, caller: &Caller, id: MessageId) -> Result<Json<wire::Changed>, Problem> {
+async fn changed(state: &HttpState, caller: &AsUser, id: MessageId) -> Result<Json<wire::Changed>, Problem> {
     let message = state.hub.message(caller.reader(), id).await?;
     let attached = Attached::to(&state.hub, [&message]).await?;
     Ok(Json(wire::Changed { code: 200, message: message_of(&chat_id(&message.channel), &message, &attached) }))
@@ -320,7 +324,7 @@ async fn changed(state: &HttpState, caller: &Caller, id: MessageId) -> Result<Js
 )]
 async fn new_group(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     name: IdempotencyKey,
     Body(body): Body<wire::NewGroup>,
 ) -> Result<Json<wire::Group>, Problem> {
@@ -332,7 +336,7 @@ async fn new_group(
         description: body.desc.unwrap_or_default(),
         ..ChannelProfile::default()
     };
-    let key = state.hub.create_group(NewGroup { profile, ..discussion_of(&caller, &name, &users) }).await?;
+    let key = state.hub.create_group(NewGroup { profile, ..discussion_of(&caller, name.into_inner().as_ref(), &users) }).await?;
     shown_group(&state, &caller, key).await
 }
 
@@ -345,7 +349,7 @@ async fn new_group(
 )]
 async fn group(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
 ) -> Result<Json<wire::Group>, Problem> {
     let key = group_key(&state, &caller, &id).await?;
@@ -362,7 +366,7 @@ async fn group(
 )]
 async fn change_group(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
     Body(body): Body<wire::GroupChange>,
 ) -> Result<Json<wire::Group>, Problem> {
@@ -389,7 +393,7 @@ async fn change_group(
 )]
 async fn add_users(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
     Body(body): Body<wire::Users>,
 ) -> Result<Json<wire::Group>, Problem> {
@@ -413,7 +417,7 @@ async fn add_users(
 )]
 async fn set_role(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path((id, user)): Path<(String, String)>,
     Body(body): Body<wire::RoleChange>,
 ) -> Result<Json<wire::Group>, Problem> {
@@ -436,7 +440,7 @@ async fn set_role(
 )]
 async fn remove_user(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path((id, user)): Path<(String, String)>,
 ) -> Result<Json<wire::Done>, Problem> {
     let user = Uid::new(&user).map_err(|e| Refusal::invalid("userId", e))?;
@@ -449,7 +453,7 @@ async fn remove_user(
     Ok(Json(wire::Done { code: 200 }))
 }
 
-async fn shown_group(state: &HttpState, caller: &Caller, key: ChannelKey) -> Result<Json<wire::Group>, Problem> {
+async fn shown_group(state: &HttpState, caller: &AsUser, key: ChannelKey) -> Result<Json<wire::Group>, Problem> {
     let members = state.hub.members(caller.reader(), key.clone()).await?;
     let profile = state.hub.profile(caller.reader(), key.clone()).await?;
     let id = chat_id(&key);
@@ -479,7 +483,7 @@ async fn shown_group(state: &HttpState, caller: &Caller, key: ChannelKey) -> Res
 )]
 async fn chats(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Merged(query): Merged<wire::ListChats>,
 ) -> Result<Json<wire::Chats>, Problem> {
     let limit = query.limit.unwrap_or(u64::MAX).min(CHATS_MAX as u64);

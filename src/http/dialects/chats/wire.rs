@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::http::dialects::{message_id, millis, texts};
 use crate::http::files::File;
 use crate::http::loose;
 
@@ -23,10 +24,10 @@ pub struct Send {
     #[serde(default, deserialize_with = "loose::text")]
     pub user_id: Option<String>,
     /// Users, as a list or joined by commas: a new discussion group of them and the sender.
-    #[serde(rename = "userUUIDs", default, deserialize_with = "loose::list")]
+    #[serde(rename = "userUUIDs", default, deserialize_with = "texts")]
     pub user_uuids: Vec<String>,
     /// The same, as the document's tips call it.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub user_ids: Vec<String>,
     /// A group that is there.
     #[serde(rename = "groupUUID", default, deserialize_with = "loose::text")]
@@ -48,14 +49,14 @@ pub struct Said {
     /// A text or any JSON; readers get it as it was sent. Needed, unless there are files.
     pub content: Option<Value>,
     /// Extra: the message it answers, of the same chat.
-    #[serde(default, deserialize_with = "loose::message_id")]
+    #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = Option<String>)]
     pub reply_to: Option<Version>,
     /// Extra: users it mentions, as a list or joined by commas.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub mentions: Vec<String>,
     /// Extra: ids of uploaded files.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub files: Vec<String>,
 }
 
@@ -87,12 +88,12 @@ pub struct List {
     #[serde(default, deserialize_with = "loose::count")]
     pub skip: Option<u64>,
     /// Sent at this moment or later: Unix milliseconds or ISO 8601.
-    #[serde(default, deserialize_with = "loose::moment")]
+    #[serde(default, deserialize_with = "millis")]
     #[schema(value_type = Option<String>)]
     #[param(value_type = Option<String>)]
     pub start_at: Option<u64>,
     /// Sent before this moment: Unix milliseconds or ISO 8601.
-    #[serde(default, deserialize_with = "loose::moment")]
+    #[serde(default, deserialize_with = "millis")]
     #[schema(value_type = Option<String>)]
     #[param(value_type = Option<String>)]
     pub end_at: Option<u64>,
@@ -178,7 +179,7 @@ pub enum LastMessage {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct NewGroup {
     /// Its members, as a list or joined by commas; who makes it is one in any case.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub users: Vec<String>,
     /// What members call it.
     #[serde(default, deserialize_with = "loose::text")]
@@ -206,7 +207,7 @@ pub struct GroupChange {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct Users {
     /// Users, as a list or joined by commas.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub users: Vec<String>,
 }
 

@@ -23,9 +23,9 @@ use crate::domain::channel::{ChannelProfile, Standing, chat_id, named_set_id, pr
 use crate::domain::content::Content;
 use crate::domain::message::{Draft, Durability, Extras, Message, MessageFlags, MessageState, Reaction};
 use crate::domain::refusal::Refusal;
-use crate::domain::target;
 use crate::http::HttpState;
-use crate::http::caller::{Caller, IdempotencyKey, Party};
+use crate::http::caller::{AsUser, Party};
+use crate::http::dialects::{IdempotencyKey, one_target};
 use crate::http::envelope::{Envelope, with_headers_of};
 use crate::http::extract::Body;
 use crate::http::files::{Attached, file_ids};
@@ -91,7 +91,7 @@ impl Envelope for Voice {
     get, path = "/api/v1/chat/threads", tag = "threads",
     responses((status = 200, body = Vec<wire::ChatThread>), (status = "default", body = wire::Failed))
 )]
-async fn threads(State(state): State<Arc<HttpState>>, caller: Caller) -> Result<Json<Vec<wire::ChatThread>>, Problem> {
+async fn threads(State(state): State<Arc<HttpState>>, caller: AsUser) -> Result<Json<Vec<wire::ChatThread>>, Problem> {
     let query = ChatsQuery { with_empty: true, requests: false, skip: 0, limit: CHATS_MAX };
     let mut rows = state.hub.chats(caller.uid, query).await?;
     // This list knows no pinned threads.
@@ -110,7 +110,7 @@ async fn threads(State(state): State<Arc<HttpState>>, caller: Caller) -> Result<
 )]
 async fn thread(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
 ) -> Result<Json<wire::ChatThread>, Problem> {
     let key = state.hub.resolve_chat(caller.reader(), &id).await?;
@@ -127,7 +127,7 @@ async fn thread(
 )]
 async fn access(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
 ) -> Result<Json<wire::ChatThread>, Problem> {
     let key = state.hub.resolve_chat(caller.reader(), &id).await?;
@@ -162,8 +162,8 @@ async fn new_thread(
         ("custom", Some(_)) => return Err(Refusal::invalid("group", "is for threads of the type group").into()),
         ("custom", None) if body.name.is_none() => return Err(Refusal::invalid("name", "is needed").into()),
         ("custom", None) => {
-            let named = party.uid.as_ref().zip(name.0.as_ref());
-            (named.map(|(owner, name)| named_set_id(owner, name, &users)), String::new())
+            let named = party.uid.as_ref().zip(name.into_inner());
+            (named.map(|(owner, name)| named_set_id(owner, &name, &users)), String::new())
         }
         ("group", None) => return Err(Refusal::invalid("group", "is needed").into()),
         ("group", Some(_)) if party.uid.is_some() => {
@@ -282,7 +282,7 @@ async fn group_key(state: &HttpState, party: &Party, id: &str) -> Result<Channel
 )]
 async fn list(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
     Merged(query): Merged<wire::List>,
 ) -> Result<(HeaderMap, Json<Vec<wire::ChatMessage>>), Problem> {
@@ -300,8 +300,8 @@ async fn list(
     let mut messages = match query.search {
         None => {
             let shown = pages::read(&state.hub, caller.reader(), &key, window).await?;
-            if caller.marks_read && before.is_none() && shown.has_head {
-                state.hub.view_chat(caller.uid.clone(), key.clone()).await?;
+            if caller.marks_read && before.is_none() && shown.head_seq > 0 {
+                state.hub.read(caller.uid.clone(), key.clone(), shown.head_seq).await?;
             }
             shown.messages
         }
@@ -326,7 +326,7 @@ async fn list(
 /// The seq of a message that a page begins or ends at.
 async fn place_of(
     state: &HttpState,
-    caller: &Caller,
+    caller: &AsUser,
     key: &ChannelKey,
     field: &'static str,
     id: Option<MessageId>,
@@ -342,7 +342,7 @@ async fn place_of(
 /// Searches of one window until its page is full; the message to go on from when it was not looked at as a whole.
 async fn search(
     state: &HttpState,
-    caller: &Caller,
+    caller: &AsUser,
     key: &ChannelKey,
     text: String,
     window: SeqWindow,
@@ -386,7 +386,7 @@ async fn search(
 )]
 async fn send(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     name: IdempotencyKey,
     Body(body): Body<wire::Send>,
 ) -> Result<Json<wire::Sent>, Problem> {
@@ -404,7 +404,7 @@ async fn send(
     let draft = Draft {
         channel,
         from_uid: caller.uid.clone(),
-        client_msg_no: name.0,
+        client_msg_no: name.into_inner(),
         flags: MessageFlags { red_dot: true, ..MessageFlags::default() },
         setting: 0,
         topic: String::new(),
@@ -450,17 +450,20 @@ fn stored(draft: Draft, sent: &Sent) -> Message {
 }
 
 /// The one channel a send names.
-async fn target_of(state: &HttpState, caller: &Caller, body: &wire::Send) -> Result<ChannelKey, Problem> {
-    let mut named = Vec::new();
-    if let Some(id) = &body.thread {
-        named.push(("thread", state.hub.resolve_chat(caller.reader(), id).await?));
-    }
-    if let Some(user) = &body.to {
-        let peer = Uid::new(user).map_err(|e| Refusal::invalid("to", e))?;
-        state.hub.require_known(vec![peer.clone()]).await?;
-        named.push(("to", ChannelKey::person(&caller.uid, &peer)));
-    }
-    target::agree(&named)?.ok_or_else(|| Refusal::invalid("thread", "is needed, or `to`").into())
+async fn target_of(state: &HttpState, caller: &AsUser, body: &wire::Send) -> Result<ChannelKey, Problem> {
+    let thread = match &body.thread {
+        Some(id) => Some(state.hub.resolve_chat(caller.reader(), id).await?),
+        None => None,
+    };
+    let personal = match &body.to {
+        Some(user) => {
+            let peer = Uid::new(user).map_err(|e| Refusal::invalid("to", e))?;
+            state.hub.require_known(vec![peer.clone()]).await?;
+            Some(ChannelKey::person(&caller.uid, &peer))
+        }
+        None => None,
+    };
+    one_target(&[("thread", thread), ("to", personal)])
 }
 
 /// Shows a message.
@@ -473,7 +476,7 @@ async fn target_of(state: &HttpState, caller: &Caller, body: &wire::Send) -> Res
 )]
 async fn message(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
 ) -> Result<Json<wire::ChatMessage>, Problem> {
     let Json(changed) = changed(&state, &caller, message_id(&id)?).await?;
@@ -490,7 +493,7 @@ async fn message(
 )]
 async fn edit(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
     Body(body): Body<wire::Edit>,
 ) -> Result<Json<wire::Changed>, Problem> {
@@ -512,7 +515,7 @@ async fn edit(
 )]
 async fn revoke(
     State(state): State<Arc<HttpState>>,
-    caller: Caller,
+    caller: AsUser,
     Path(id): Path<String>,
 ) -> Result<Json<wire::Changed>, Problem> {
     let before = state.hub.message(caller.reader(), message_id(&id)?).await?;
@@ -531,7 +534,7 @@ macro_rules! reaction_routes {
             )]
             async fn $name(
                 State(state): State<Arc<HttpState>>,
-                caller: Caller,
+                caller: AsUser,
                 Path(id): Path<String>,
             ) -> Result<Json<wire::Changed>, Problem> {
                 react(&state, &caller, &id, $reaction, $set).await
@@ -569,7 +572,7 @@ reaction_routes! {
 
 async fn react(
     state: &HttpState,
-    caller: &Caller,
+    caller: &AsUser,
     id: &str,
     reaction: Reaction,
     set: bool,
@@ -584,7 +587,7 @@ async fn react(
 }
 
 /// A message as it is now.
-async fn changed(state: &HttpState, caller: &Caller, id: MessageId) -> Result<Json<wire::Changed>, Problem> {
+async fn changed(state: &HttpState, caller: &AsUser, id: MessageId) -> Result<Json<wire::Changed>, Problem> {
     let message = state.hub.message(caller.reader(), id).await?;
     let attached = Attached::to(&state.hub, [&message]).await?;
     Ok(Json(wire::Changed { message: message_of(&chat_id(&message.channel), &message, &attached) }))

@@ -5,6 +5,7 @@ use protocol::ids::Version;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::http::dialects::{message_id, texts};
 use crate::http::files::File;
 use crate::http::loose;
 
@@ -19,12 +20,12 @@ pub struct List {
     #[serde(default, deserialize_with = "loose::text")]
     pub search: Option<String>,
     /// A message of the thread: the latest ones sent before it.
-    #[serde(default, deserialize_with = "loose::message_id")]
+    #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = Option<String>)]
     #[param(value_type = Option<String>)]
     pub before: Option<Version>,
     /// A message of the thread: the first ones sent after it.
-    #[serde(default, deserialize_with = "loose::message_id")]
+    #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = Option<String>)]
     #[param(value_type = Option<String>)]
     pub after: Option<Version>,
@@ -41,17 +42,17 @@ pub struct Send {
     #[serde(default, deserialize_with = "loose::text")]
     pub to: Option<String>,
     /// The message it answers, of the same thread.
-    #[serde(default, deserialize_with = "loose::message_id")]
+    #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = Option<String>)]
     pub reply_to: Option<Version>,
     /// Ids of uploaded files.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub files: Vec<String>,
     /// What it says.
     #[serde(default, deserialize_with = "loose::text")]
     pub content: Option<String>,
     /// Extra: users it mentions.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub mentions: Vec<String>,
 }
 
@@ -146,7 +147,7 @@ pub struct NewThread {
     #[serde(default, deserialize_with = "loose::text")]
     pub name: Option<String>,
     /// Its users, as a list or joined by commas; who makes it is one in any case.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub users: Vec<String>,
     /// The project; needed for `group`. A project has one thread.
     #[serde(default, deserialize_with = "loose::text")]
@@ -165,7 +166,7 @@ pub struct ThreadChange {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct Users {
     /// Users, as a list or joined by commas. Needed.
-    #[serde(default, deserialize_with = "loose::list")]
+    #[serde(default, deserialize_with = "texts")]
     pub users: Vec<String>,
 }
 
