@@ -137,6 +137,16 @@ impl Stored {
         live.then(|| self.version.unix_ms() + u64::from(self.record.expire_s) * 1_000)
     }
 
+    /// Without what was changed since, but withheld where it is over.
+    fn as_sent(&self, key: &ChannelKey) -> Message {
+        let message = self.read(key);
+        if message.state != MessageState::Live {
+            return message;
+        }
+        let (payload, extras) = (self.record.payload.clone(), self.record.extras.clone());
+        Message { payload, extras, edited: Version::ZERO, reactions: Vec::new(), ..message }
+    }
+
     fn read(&self, key: &ChannelKey) -> Message {
         let record = &self.record;
         if self.damaged {
@@ -707,7 +717,7 @@ impl Store for MemoryStore {
         let Some(found) = state.channels.get(&channel) else { return Ok(None) };
         let Some(seq) = found.by_name.get(&(from_uid.clone(), client_msg_no.clone())) else { return Ok(None) };
         self.count_log(1);
-        Ok(found.message(*seq).map(|message| message.read(&found.key)))
+        Ok(found.message(*seq).map(|message| message.as_sent(&found.key)))
     }
 
     fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>> {
