@@ -152,7 +152,11 @@ async fn every_route_but_the_harmless_wants_a_credential() {
             "chats" => assert_eq!((status, &json["code"]), (401, &401.into()), "{method} {path} {json}"),
             "threads" => {
                 let code = "credential_missing".into();
-                assert_eq!((status, &json["status"], &json["code"]), (401, &401.into(), &code), "{method} {path} {json}");
+                assert_eq!(
+                    (status, &json["status"], &json["code"]),
+                    (401, &401.into(), &code),
+                    "{method} {path} {json}"
+                );
             }
             _ => check_envelope(&answer, 401, "credential_missing", None),
         }
