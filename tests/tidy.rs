@@ -40,9 +40,11 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Inside the hub names go down this list; files of one line do not name each other but where they say so.
 const HUB_LAYERS: &[&[&str]] = &[
     &["mod"],
+    &["chats", "files", "groups", "messages", "people"],
     &["shard"],
     &["sequencer"],
     &["committer"],
+    &["drafts"],
     &["administration", "conversations", "broker", "delivery", "inbox", "outbox", "sessions"],
 ];
 /// Names up the list, with the reason.

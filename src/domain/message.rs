@@ -76,6 +76,13 @@ impl Extras {
         *self == Self::default()
     }
 
+    /// About the bytes it takes in a queue and in the log.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let mentions: usize = self.mentions.iter().map(|uid| uid.as_str().len() + 8).sum();
+        16 + mentions + self.files.len() * 40
+    }
+
     /// Boxed, or `None` when it refers to nothing.
     #[must_use]
     pub fn boxed(self) -> Option<Box<Self>> {

@@ -288,12 +288,16 @@ fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<ServerFrame<'
                 left,
             })
         }
+        Change::Conversation { what: ConversationChange::Flags { .. }, .. }
+        | Change::MessageChanged { .. }
+        | Change::Channel { .. } => Event::Resync(ResyncEvent { version: 0 }),
         Change::Conversation { key, version, what, .. } => {
             let (read_to_msg_seq, unread, last_msg_seq, is_deleted) = match what {
                 ConversationChange::Read { read_to_msg_seq, unread, head_seq } => {
                     (*read_to_msg_seq, *unread, *head_seq, false)
                 }
                 ConversationChange::Deleted { delete_floor } => (*delete_floor, 0, *delete_floor, true),
+                ConversationChange::Flags { .. } => return None,
             };
             Event::Conversation(ConversationEvent {
                 channel_id: key.id_for(asker).into(),

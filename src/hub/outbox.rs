@@ -147,7 +147,8 @@ impl Live {
         match self {
             Self::Delivery(delivery) => delivery.bytes,
             Self::Signal(signal) => signal.data.len() + 100,
-            Self::Change(_) | Self::Presence(_) => 150,
+            Self::Change(change) => change.bytes(),
+            Self::Presence(_) => 150,
         }
     }
 }
@@ -174,13 +175,7 @@ impl Lag {
                 gap.1 = gap.1.max(last);
             }
             Live::Change(change) => {
-                let version = match &**change {
-                    Change::Joined { version, .. }
-                    | Change::Left { version, .. }
-                    | Change::Conversation { version, .. }
-                    | Change::MessagesChanged { version, .. } => *version,
-                };
-                self.resync = self.resync.max(version);
+                self.resync = self.resync.max(change.version());
             }
             Live::Signal(_) | Live::Presence(_) => {}
         }

@@ -749,7 +749,9 @@ impl Shard {
                     }
                 }
             }
-            Change::MessagesChanged { channel, key, .. } => {
+            Change::MessagesChanged { channel, key, .. }
+            | Change::MessageChanged { channel, key, .. }
+            | Change::Channel { channel, key, .. } => {
                 let Self { slots, channels, dirty, shared, now_ms, outbox_bytes, .. } = self;
                 let mut to =
                     |at: u32| push_live(slots, dirty, at, Live::Change(change.clone()), shared, *now_ms, outbox_bytes);
