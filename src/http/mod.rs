@@ -29,6 +29,7 @@ pub mod admin;
 pub mod dialects;
 pub mod envelope;
 pub mod extract;
+pub mod features;
 pub mod message;
 pub mod names;
 pub mod ops;
@@ -97,6 +98,7 @@ fn routes() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(ops::document())
         .merge(dialects::conversation::routes())
         .merge(reference::routes())
+        .merge(features::routes())
         .merge(admin::routes())
         .merge(ops::routes())
 }
