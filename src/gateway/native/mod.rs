@@ -329,12 +329,12 @@ fn sync_row<'a>(asker: &str, row: &'a SyncRow) -> Row<'a> {
         reset: row.reset,
         complete: row.complete,
         first_seq: row.first_seq,
-        changed: Vec::new(),
-        changed_more: false,
-        mentions: 0,
-        pinned: false,
-        muted: false,
-        request: false,
+        changed: row.changed.iter().map(|(seq, _)| *seq).collect(),
+        changed_more: row.changed_more,
+        mentions: row.mentions,
+        pinned: row.pinned,
+        muted: row.muted,
+        request: row.request,
         recents: row.recents.iter().map(stored_item).collect(),
     }
 }
