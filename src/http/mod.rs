@@ -30,6 +30,7 @@ pub mod caller;
 pub mod dialects;
 pub mod envelope;
 pub mod extract;
+pub mod features;
 pub mod files;
 pub mod loose;
 pub mod message;
@@ -110,6 +111,7 @@ fn routes() -> OpenApiRouter<Arc<HttpState>> {
         .merge(dialects::threads::routes())
         .merge(files::routes())
         .merge(reference::routes())
+        .merge(features::routes())
         .merge(admin::routes())
         .merge(ops::routes())
 }

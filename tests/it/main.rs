@@ -20,3 +20,4 @@ mod send_ack;
 mod slow_consumer;
 mod sync;
 mod sync_props;
+mod wire_features;

@@ -71,13 +71,7 @@ async fn ten_thousand_sends_in_one_write_are_all_acked_in_order() {
                 // Every other one is to be deduped, which may need a look-up.
                 client_msg_no: if client_seq % 2 == 0 { format!("n{client_seq}").into() } else { "".into() },
                 payload: client_seq.to_string().into_bytes().into(),
-                red_dot: true,
-                no_persist: false,
-                sync_once: false,
-                setting: 0,
-                topic: "".into(),
-                expire: 0,
-                durability: Durability::Disk,
+                ..protocol::native::Send::default()
             }),
         ));
     }
