@@ -338,7 +338,10 @@ async fn new_group(
         description: body.desc.unwrap_or_default(),
         ..ChannelProfile::default()
     };
-    let key = state.hub.create_group(NewGroup { profile, ..discussion_of(&caller, name.into_inner().as_ref(), &users) }).await?;
+    let key = state
+        .hub
+        .create_group(NewGroup { profile, ..discussion_of(&caller, name.into_inner().as_ref(), &users) })
+        .await?;
     shown_group(&state, &caller, key).await
 }
 
