@@ -19,8 +19,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["domain"]),
     ("hub", &["clock", "domain", "metrics", "store"]),
     ("credentials", &["config", "domain", "hub"]),
-    ("gateway", &["clock", "credentials", "domain", "hub", "metrics"]),
-    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics"]),
+    ("voices", &["domain"]),
+    ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "voices"]),
+    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "voices"]),
     ("app", &["clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "store"]),
     ("cli", &["app", "clock", "config", "credentials", "domain", "http", "hub", "metrics", "store"]),
 ];

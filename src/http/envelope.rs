@@ -2,7 +2,7 @@
 //! out of the same envelope as refusals.
 
 use axum::Json;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -55,13 +55,18 @@ impl Envelope for Plain {
             request_id: request_id.to_owned(),
         };
         let mut response = (status, Json(body)).into_response();
-        if let Some(ms) = problem.retry_after_ms() {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
-        }
-        if status == axum::http::StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        hints(&mut response, problem);
         response
+    }
+}
+
+/// The headers of an answer that is no success: when to try again, and that a credential is wanted.
+pub fn hints(response: &mut Response, problem: &Problem) {
+    if let Some(ms) = problem.retry_after_ms() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
+    }
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
 }
 

@@ -62,6 +62,7 @@ pub struct HttpState {
     pub(crate) body_bytes_max: usize,
     pub(crate) connections_max: usize,
     request_timeout: Duration,
+    relation_http_errors: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) root_key: RootKeySource,
     /// The API's document as JSON, made once.
@@ -86,6 +87,7 @@ impl HttpState {
             body_bytes_max: config.http.body_bytes_max,
             connections_max: config.http.connections_max,
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+            relation_http_errors: config.relation.http_errors,
             data_dir: config.data_dir.clone(),
             root_key,
             document: openapi().to_json().map(bytes::Bytes::from).unwrap_or_default(),
@@ -97,6 +99,8 @@ impl HttpState {
 fn routes() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(ops::document())
         .merge(dialects::conversation::routes())
+        .merge(dialects::m3o::routes())
+        .merge(dialects::relation::routes())
         .merge(reference::routes())
         .merge(features::routes())
         .merge(admin::routes())
@@ -144,8 +148,15 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 
 /// The class of a path: the label of metrics, with few values.
 fn class_of(path: &str) -> &'static str {
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    match first {
+    let mut parts = path.trim_start_matches('/').split('/');
+    match parts.next().unwrap_or_default() {
+        "api" => match (parts.next(), parts.next()) {
+            (Some("v1"), Some("auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts")) => {
+                "relation"
+            }
+            _ => "unknown",
+        },
+        "chat" => "m3o",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
         "channel" => "channel",
@@ -156,9 +167,14 @@ fn class_of(path: &str) -> &'static str {
     }
 }
 
-/// The voice of a path. Every path speaks the same one until dialects with their own come.
-fn voice_of(_path: &str) -> &'static dyn Envelope {
-    &Plain
+/// The voice of a path, by its class.
+fn voice_of(state: &HttpState, class: &str, path: &str) -> &'static dyn Envelope {
+    match class {
+        "m3o" => dialects::m3o::voice_of(path),
+        "relation" if state.relation_http_errors => &dialects::relation::IN_STATUS,
+        "relation" => &dialects::relation::IN_BODY,
+        _ => &Plain,
+    }
 }
 
 /// Everything that holds for all requests: id, span, time limit, the envelope of what failed, metrics.
@@ -166,7 +182,8 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
     let began = Instant::now();
     let request_id = request_id(&request);
     let path = request.uri().path();
-    let (route, voice) = (class_of(path), voice_of(path));
+    let route = class_of(path);
+    let voice = voice_of(&state, route, path);
     let span = tracing::info_span!(
         "request",
         request.id = request_id.to_str().unwrap_or_default(),

@@ -1,13 +1,14 @@
 //! What can be wrong with a request, before anybody has said how to say it.
 //!
-//! Owns [`Problem`] and its HTTP status. Refuses to know envelopes: a handler answers a problem, the middleware
+//! Owns [`Problem`]; how it is said is a row of [`crate::voices`]. Refuses to know envelopes: a handler answers a problem, the middleware
 //! `super::edge` gives it the voice of the request's dialect. Invariant: every answer that is no success carries a
 //! `Problem` in its extensions until the edge has rendered it.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::domain::refusal::{ErrorKind, Refusal};
+use crate::domain::refusal::Refusal;
+use crate::voices::{self, Voice};
 
 /// A request that was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,13 @@ pub enum Problem {
         field: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The credential opens nothing, and says of itself that its time is over.
+    CredentialExpired,
+    /// The header that names the application (`ApiKey` of relation.txt) is missing, or names none.
+    ApplicationUnknown {
+        /// Whether there was one.
+        given: bool,
     },
     /// The body is larger than the limit.
     BodyTooLarge {
@@ -51,33 +59,34 @@ impl Problem {
         Self::Malformed { field: field.into(), reason: reason.to_string() }
     }
 
+    /// How every dialect says it.
+    #[must_use]
+    pub fn voice(&self) -> Voice {
+        match self {
+            Self::Refused(refusal) => voices::of(refusal),
+            Self::Malformed { .. } => voices::MALFORMED,
+            Self::CredentialExpired => voices::CREDENTIAL_EXPIRED,
+            Self::ApplicationUnknown { .. } => voices::APPLICATION_UNKNOWN,
+            Self::BodyTooLarge { .. } => voices::BODY_TOO_LARGE,
+            Self::BodyBroken => voices::BODY_BROKEN,
+            Self::NoSuchPath => voices::NO_SUCH_PATH,
+            Self::MethodNotAllowed => voices::METHOD_NOT_ALLOWED,
+            Self::TimedOut => voices::TIMED_OUT,
+            Self::Panicked => voices::INTERNAL,
+        }
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Refused(refusal) => status_of(refusal.kind()),
-            Self::Malformed { .. } | Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoSuchPath => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        // Every status of the table is one; a test looks at all of them.
+        StatusCode::from_u16(self.voice().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The stable code; for refusals that of the native wire.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Refused(refusal) => refusal.code(),
-            Self::Malformed { .. } => "invalid",
-            Self::BodyTooLarge { .. } => "too_large",
-            Self::BodyBroken => "body_broken",
-            Self::NoSuchPath => "no_such_path",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::TimedOut => "timed_out",
-            Self::Panicked => "internal",
-        }
+        self.voice().native
     }
 
     /// What the caller reads.
@@ -86,6 +95,9 @@ impl Problem {
         match self {
             Self::Refused(refusal) => refusal.to_string(),
             Self::Malformed { field, reason } => format!("{field}: {reason}"),
+            Self::CredentialExpired => "the credential has expired".into(),
+            Self::ApplicationUnknown { given: false } => "the header ApiKey is needed".into(),
+            Self::ApplicationUnknown { given: true } => "the ApiKey is not known".into(),
             Self::BodyTooLarge { max } => format!("the body is larger than {max} bytes"),
             Self::BodyBroken => "the body ended before it was complete".into(),
             Self::NoSuchPath => "no such path, see /openapi.json".into(),
@@ -114,22 +126,6 @@ impl Problem {
             Self::TimedOut => Some(1_000),
             _ => None,
         }
-    }
-}
-
-/// The HTTP status of a class of refusals.
-#[must_use]
-pub fn status_of(kind: ErrorKind) -> StatusCode {
-    match kind {
-        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
-        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
-        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
-        ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::Conflict => StatusCode::CONFLICT,
-        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

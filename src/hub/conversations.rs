@@ -20,6 +20,7 @@ use crate::store::{ChannelInfo, ChannelNo, Store, StoreError};
 
 mod history;
 mod positions;
+mod span;
 mod sync;
 
 pub use history::{
@@ -30,6 +31,7 @@ pub use positions::{
     EXPLAIN_LIMIT_MAX, Judged, Planned, ReadBy, UnreadExplained, explain_unread, plan_clear_unread, plan_delete,
     plan_read, plan_set_unread,
 };
+pub use span::{Span, span};
 pub use sync::{
     CHANGED_MAX, LOOK_BACK_MAX, MSG_COUNT_MAX, Page, PageAfter, RECENTS_BYTES_MAX, SyncAnswer, SyncPlan, SyncRequest,
     SyncRow, sync,

@@ -46,7 +46,8 @@ use broker::{Broker, Home, SingleNode};
 pub use committer::Sent;
 use committer::{CommitLimits, CommitQueue, Submission, Waiter};
 use conversations::{
-    Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, SyncAnswer, SyncRequest, UnreadExplained,
+    Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, Span, SyncAnswer, SyncRequest,
+    UnreadExplained,
 };
 use files::Files;
 use inbox::Inbox;
@@ -407,6 +408,21 @@ impl Hub {
     /// Not a member, the store.
     pub async fn history(&self, reader: Reader, key: ChannelKey, query: HistoryQuery) -> Result<HistoryPage, Refusal> {
         self.ask(move |store| conversations::history(store, reader.asker(), &key, query)).await
+    }
+
+    /// Which messages of a channel were committed at or after `from_ms` and before `until_ms` (Unix milliseconds; `None`: no
+    /// bound).
+    ///
+    /// # Errors
+    /// As [`Hub::history`].
+    pub async fn span(
+        &self,
+        reader: Reader,
+        key: ChannelKey,
+        from_ms: Option<u64>,
+        until_ms: Option<u64>,
+    ) -> Result<Span, Refusal> {
+        self.ask(move |store| conversations::span(store, reader.asker(), &key, from_ms, until_ms)).await
     }
 
     /// Answers WuKongIM's `/channel/messagesync`.

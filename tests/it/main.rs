@@ -6,6 +6,7 @@ mod dedupe;
 mod drain;
 mod expiry;
 mod fanout;
+mod features;
 mod handshake;
 mod harness;
 mod http;
