@@ -138,3 +138,6 @@ fn is_member(store: &dyn Store, place: Place<'_>, uid: &Uid) -> Result<bool, Sto
         (_, Some(channel)) => Ok(store.membership(channel, uid)?.is_some()),
     }
 }
+
+#[cfg(test)]
+mod tests;
