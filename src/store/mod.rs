@@ -343,8 +343,8 @@ pub struct SearchQuery {
     pub last: u64,
     /// Most messages found.
     pub limit: usize,
-    /// Most messages whose text is read; beyond it the answer says where it stopped. A part of the index that was asked
-    /// counts as one, however many messages it speaks for.
+    /// Most messages whose text is read; beyond it the answer says where it stopped. As many parts of the
+    /// index are asked at most, each of which speaks for 64 to 4,096 messages.
     pub scan_max: usize,
 }
 

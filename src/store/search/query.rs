@@ -25,8 +25,10 @@ struct Search<'a> {
     channel: ChannelNo,
     query: &'a SearchQuery,
     found: SearchFound,
-    /// Texts and units read.
+    /// Texts read.
     looked: usize,
+    /// Units asked, bounded as texts are, by themselves.
+    asked: usize,
 }
 
 /// Windows of the pattern, the rarest so far first.
@@ -76,7 +78,8 @@ fn intersection(mut left: Vec<u16>, right: &[u16]) -> Vec<u16> {
 impl Search<'_> {
     /// Whether the search ends before `seq`; then the answer says so.
     fn stops_before(&mut self, seq: u64) -> bool {
-        let stops = self.found.messages.len() >= self.query.limit || self.looked >= self.query.scan_max;
+        let spent = self.looked.max(self.asked) >= self.query.scan_max;
+        let stops = spent || self.found.messages.len() >= self.query.limit;
         if stops {
             self.found.resume = Some(seq);
         }
@@ -154,7 +157,7 @@ impl SearchIndex {
     /// See [`crate::store::Store::search`].
     pub fn search(&self, source: &dyn Source, channel: ChannelNo, query: &SearchQuery) -> Result<SearchFound> {
         let (first, last) = (query.first.max(1), query.last.min(source.head_seq(channel)?));
-        let mut search = Search { source, channel, query, found: SearchFound::default(), looked: 0 };
+        let mut search = Search { source, channel, query, found: SearchFound::default(), looked: 0, asked: 0 };
         if first > last {
             return Ok(search.found);
         }
@@ -176,7 +179,7 @@ impl SearchIndex {
                 Some(seqs) => {
                     let go_on = search.candidates(&seqs)?;
                     // Counted behind its candidates, so that the smallest bound gets on, too.
-                    search.looked += 1;
+                    search.asked += 1;
                     go_on
                 }
                 // It is not what was written: it will be made again, and until then its messages are read.
