@@ -305,7 +305,8 @@ pub(crate) mod tests {
     #[test]
     fn a_relation_code_has_one_description() {
         let mut descriptions = BTreeMap::new();
-        let problems = [MALFORMED, BODY_TOO_LARGE, BODY_BROKEN, NO_SUCH_PATH, METHOD_NOT_ALLOWED, TIMED_OUT, INTERNAL];
+        let of_bodies = [MALFORMED, BODY_TOO_LARGE, BODY_BROKEN, RANGE_NOT_SATISFIABLE];
+        let problems = of_bodies.into_iter().chain([NO_SUCH_PATH, METHOD_NOT_ALLOWED, TIMED_OUT, INTERNAL]);
         for voice in samples().iter().map(of).chain(problems) {
             let desc = *descriptions.entry(voice.relation.code).or_insert(voice.relation.desc);
             assert_eq!(desc, voice.relation.desc);
