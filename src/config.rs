@@ -59,6 +59,8 @@ pub struct Config {
     pub store: Store,
     /// The HTTP API.
     pub http: Http,
+    /// The dialect of relation.txt.
+    pub relation: Relation,
 }
 
 /// Listeners.
@@ -293,6 +295,14 @@ pub struct Http {
     pub request_timeout_ms: u64,
 }
 
+/// The dialect of relation.txt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relation {
+    /// Whether refusals have an HTTP status of their own.
+    pub http_errors: bool,
+}
+
 impl Default for Config {
     fn default() -> Self {
         const KIB: usize = 1024;
@@ -347,6 +357,7 @@ impl Default for Config {
                 segment_bytes_max: 256 * MIB as u64,
             },
             http: Http { connections_max: 4096, body_bytes_max: 4 * MIB, request_timeout_ms: 30_000 },
+            relation: Relation { http_errors: false },
         }
     }
 }

@@ -58,7 +58,9 @@ impl RelationCode {
 
     /// `relation.txt`: the call succeeded.
     pub const SUCCESS: Self = Self::new("0", "success");
-    /// CHECKLIST D3: the credential is missing, unknown, revoked or expired.
+    /// CHECKLIST D3: the credential opens nothing and says of itself that its time is over: fetch a new one.
+    pub const EXPIRED: Self = Self::new("10100", "token expired");
+    /// CHECKLIST D3: the credential is missing, unknown or revoked.
     pub const TOKEN: Self = Self::new("10101", "token error");
     /// CHECKLIST D3: the application key is missing, unknown or not this token's.
     pub const ISSUER: Self = Self::new("10102", "token issuer error");
@@ -171,6 +173,12 @@ pub const INTERNAL: Voice =
     row("internal", 500, 15, RelationCode::INTERNAL, "InternalServerError", CloseReason::Internal);
 /// A body or query that is not what a route takes.
 pub const MALFORMED: Voice = row("invalid", 400, 9, RelationCode::PARAMETER, "Invalid", CloseReason::ProtocolError);
+/// A credential that says of itself that its time is over.
+pub const CREDENTIAL_EXPIRED: Voice =
+    row("credential_expired", 401, 2, RelationCode::EXPIRED, "Unauthorized", CloseReason::CredentialExpired);
+/// A request that names no application, or none the server knows (header `ApiKey` of relation.txt).
+pub const APPLICATION_UNKNOWN: Voice =
+    row("application_unknown", 401, 2, RelationCode::ISSUER, "Unauthorized", CloseReason::BadCredential);
 /// A body over its limit.
 pub const BODY_TOO_LARGE: Voice = row("too_large", 413, 9, RelationCode::PARAMETER, "TooLarge", CloseReason::TooLarge);
 /// A body that ended early.
@@ -305,8 +313,18 @@ pub(crate) mod tests {
     #[test]
     fn a_relation_code_has_one_description() {
         let mut descriptions = BTreeMap::new();
-        let of_bodies = [MALFORMED, BODY_TOO_LARGE, BODY_BROKEN, RANGE_NOT_SATISFIABLE];
-        let problems = of_bodies.into_iter().chain([NO_SUCH_PATH, METHOD_NOT_ALLOWED, TIMED_OUT, INTERNAL]);
+        let problems = [
+            CREDENTIAL_EXPIRED,
+            APPLICATION_UNKNOWN,
+            MALFORMED,
+            BODY_TOO_LARGE,
+            BODY_BROKEN,
+            RANGE_NOT_SATISFIABLE,
+            NO_SUCH_PATH,
+            METHOD_NOT_ALLOWED,
+            TIMED_OUT,
+            INTERNAL,
+        ];
         for voice in samples().iter().map(of).chain(problems) {
             let desc = *descriptions.entry(voice.relation.code).or_insert(voice.relation.desc);
             assert_eq!(desc, voice.relation.desc);

@@ -424,6 +424,12 @@ pub const KEYS: &[Key] = &[
         "ms",
         "How long a request may take before it is answered 503; what it began may still be carried out.",
     ),
+    key(
+        "relation.http_errors",
+        Kind::Flag,
+        "",
+        "Whether refusals under /api/v1 (but /api/v1/chat) have a 4xx or 5xx status; else 200 with their code in the body.",
+    ),
 ];
 
 /// The key of this name.

@@ -216,11 +216,14 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
     };
     let identity = context.credentials.identify(&context.hub, &connect.token, named.as_ref()).map_err(fault)?;
     let uid = match (identity, named) {
-        (Identity::User { uid, .. }, Some(named)) if named != uid => {
+        (Identity::User { uid, .. }, Some(named)) if named.as_str() != uid.bare() => {
             return Err(fault(Refusal::Forbidden { action: "connect as this user" }));
         }
         (Identity::User { uid, .. }, _) => uid,
-        (Identity::Key { scopes, .. }, Some(named)) if scopes.admin => named,
+        // A bound key reaches the users of its own namespace only.
+        (Identity::Key { scopes, namespace, .. }, Some(named)) if scopes.admin => {
+            Uid::in_namespace(namespace.as_deref(), named.as_str()).map_err(bad_id("uid")).map_err(fault)?
+        }
         (Identity::Key { .. }, Some(_)) => {
             return Err(fault(Refusal::Forbidden { action: "connect as a user" }));
         }

@@ -67,6 +67,7 @@ pub struct HttpState {
     pub(crate) body_bytes_max: usize,
     pub(crate) connections_max: usize,
     request_timeout: Duration,
+    relation_http_errors: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) root_key: RootKeySource,
     /// The API's document as JSON, made once.
@@ -91,6 +92,7 @@ impl HttpState {
             body_bytes_max: config.http.body_bytes_max,
             connections_max: config.http.connections_max,
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+            relation_http_errors: config.relation.http_errors,
             data_dir: config.data_dir.clone(),
             root_key,
             document: openapi().to_json().map(bytes::Bytes::from).unwrap_or_default(),
@@ -103,6 +105,8 @@ fn routes() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(ops::document())
         .merge(dialects::chats::routes())
         .merge(dialects::conversation::routes())
+        .merge(dialects::m3o::routes())
+        .merge(dialects::relation::routes())
         .merge(dialects::threads::routes())
         .merge(files::routes())
         .merge(reference::routes())
@@ -164,10 +168,12 @@ fn class_of(path: &str) -> &'static str {
         return match parts.nth(1).unwrap_or_default() {
             "chat" => "threads",
             "files" => "files",
+            "auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts" => "relation",
             _ => "unknown",
         };
     }
     match first {
+        "chat" => "m3o",
         "chats" => "chats",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
@@ -180,10 +186,13 @@ fn class_of(path: &str) -> &'static str {
 }
 
 /// The voice of a path, by its class.
-fn voice_of(class: &str) -> &'static dyn Envelope {
+fn voice_of(state: &HttpState, class: &str, path: &str) -> &'static dyn Envelope {
     match class {
         "chats" => &dialects::chats::Voice,
         "threads" => &dialects::threads::Voice,
+        "m3o" => dialects::m3o::voice_of(path),
+        "relation" if state.relation_http_errors => &dialects::relation::IN_STATUS,
+        "relation" => &dialects::relation::IN_BODY,
         _ => &Plain,
     }
 }
@@ -194,7 +203,7 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
     let request_id = request_id(&request);
     let path = request.uri().path();
     let route = class_of(path);
-    let voice = voice_of(route);
+    let voice = voice_of(&state, route, path);
     // An upload takes as long as its bytes do; its handler bounds their silence instead.
     let is_upload = route == "files" && request.method() == Method::POST;
     let timeout = if is_upload { state.request_timeout * UPLOAD_TIMEOUTS_MAX } else { state.request_timeout };

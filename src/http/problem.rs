@@ -23,6 +23,13 @@ pub enum Problem {
         /// What is wrong with it.
         reason: String,
     },
+    /// The credential opens nothing, and says of itself that its time is over.
+    CredentialExpired,
+    /// The header that names the application (`ApiKey` of relation.txt) is missing, or names none.
+    ApplicationUnknown {
+        /// Whether there was one.
+        given: bool,
+    },
     /// The body is larger than the limit.
     BodyTooLarge {
         /// The limit.
@@ -64,6 +71,8 @@ impl Problem {
         match self {
             Self::Refused(refusal) => voices::of(refusal),
             Self::Malformed { .. } => voices::MALFORMED,
+            Self::CredentialExpired => voices::CREDENTIAL_EXPIRED,
+            Self::ApplicationUnknown { .. } => voices::APPLICATION_UNKNOWN,
             Self::BodyTooLarge { .. } => voices::BODY_TOO_LARGE,
             Self::BodyBroken => voices::BODY_BROKEN,
             Self::RangeNotSatisfiable { .. } => voices::RANGE_NOT_SATISFIABLE,
@@ -93,6 +102,9 @@ impl Problem {
         match self {
             Self::Refused(refusal) => refusal.to_string(),
             Self::Malformed { field, reason } => format!("{field}: {reason}"),
+            Self::CredentialExpired => "the credential has expired".into(),
+            Self::ApplicationUnknown { given: false } => "the header ApiKey is needed".into(),
+            Self::ApplicationUnknown { given: true } => "the ApiKey is not known".into(),
             Self::BodyTooLarge { max } => format!("the body is larger than {max} bytes"),
             Self::BodyBroken => "the body ended before it was complete".into(),
             Self::RangeNotSatisfiable { size } => format!("the range lies beyond the end, there are {size} bytes"),

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
@@ -34,6 +34,7 @@ use super::{
     ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
     SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
+use crate::clock;
 use crate::domain::channel::{ChannelProfile, Membership};
 use crate::domain::conversation::{ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo};
@@ -144,11 +145,6 @@ struct Writer {
 struct Signal {
     stop: bool,
     checkpoint_wanted: bool,
-}
-
-/// Now, in microseconds since 1970: the one place of the store that reads the clock.
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn unavailable(operation: &'static str, detail: impl std::fmt::Display) -> StoreError {
@@ -449,7 +445,7 @@ impl Inner {
         let Some(log) = writer.log.as_mut() else { return Err(unavailable("commit", "the store is closed")) };
         self.check_lot(lot)?;
         // The version after a break lies above it.
-        let written = log.seal(lot, now_us().max(self.view.break_end().saturating_add(1)));
+        let written = log.seal(lot, clock::now_us().max(self.view.break_end().saturating_add(1)));
         sealed(&written.versions);
         let mark = log.write(&written)?;
         let mut places = written.places.iter();

@@ -21,6 +21,8 @@ use crate::domain::refusal::Refusal;
 
 pub mod chats;
 pub mod conversation;
+pub mod m3o;
+pub mod relation;
 pub mod threads;
 
 /// Names the user a back end's API key acts for, where the document has no place for it. A user may leave it out.

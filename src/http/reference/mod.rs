@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use base64::Engine;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::GeneralPurposeConfig;
@@ -59,8 +60,9 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
 
 /// Sets a user's token.
 ///
-/// The token replaces the one of (uid, device_flag). With device_level 1 connections of that device kind are closed. Needs
-/// an API key with the scope admin, or the user's own credential.
+/// The token replaces the one of (uid, device_flag). With device_level 1 connections of that device kind are closed. The
+/// header `micro-namespace`, or a key bound to a namespace, makes it a user of that namespace. Needs an API key with the
+/// scope admin, or the user's own credential.
 #[utoipa::path(
     post, path = "/user/token", tag = "users", request_body = wire::UserToken,
     responses((status = 200, body = Done), (status = "default", body = ErrorBody))
@@ -68,9 +70,10 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
 async fn user_token(
     State(state): State<Arc<HttpState>>,
     auth: Auth,
+    headers: HeaderMap,
     Body(body): Body<wire::UserToken>,
 ) -> Result<Json<Done>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Admin).await?;
+    let acting = auth.acting_in(&state, &headers, "uid", &body.uid, Needs::Admin)?;
     if body.token.trim().is_empty() {
         return Err(Refusal::invalid("token", "is needed").into());
     }
@@ -82,7 +85,7 @@ async fn user_token(
         return Err(Refusal::invalid("device_level", "is 0 (slave) or 1 (master)").into());
     }
     let uid = acting.uid().clone();
-    if uid.as_str() == SYSTEM_UID {
+    if uid.bare() == SYSTEM_UID {
         return Err(Refusal::invalid("uid", "is the system user, who has no token").into());
     }
     let token = state.credentials.hash(body.token.trim());
