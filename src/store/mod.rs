@@ -472,7 +472,7 @@ pub trait Store: Send + Sync + 'static {
     fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>>;
     /// All members with what they may do, ordered by when they joined, then by uid. As many rows as they fill.
     fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>>;
-    /// The channel's profile. One row at most. `None`: it never had one.
+    /// The channel's profile. Two rows at most. `None`: it never had one.
     fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>>;
     /// Digest of the prefix up to `seq` (0: all zero). Two rows at most. `None`: beyond head.
     fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>>;
