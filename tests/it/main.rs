@@ -15,6 +15,7 @@ mod http_chats;
 mod http_conversation;
 mod http_files;
 mod http_threads;
+mod http_vectors;
 mod limits;
 mod ordering;
 mod presence;
