@@ -147,13 +147,14 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 /// The class of a path: the label of metrics, with few values.
 fn class_of(path: &str) -> &'static str {
     let mut parts = path.trim_start_matches('/').split('/');
-    match parts.next().unwrap_or_default() {
-        "api" => match (parts.next(), parts.next()) {
-            (Some("v1"), Some("auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts")) => {
-                "relation"
-            }
+    let first = parts.next().unwrap_or_default();
+    if first == "api" {
+        return match parts.nth(1).unwrap_or_default() {
+            "auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts" => "relation",
             _ => "unknown",
-        },
+        };
+    }
+    match first {
         "chat" => "m3o",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
