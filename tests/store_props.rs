@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chinwag::domain::channel::ChannelSettings;
+use chinwag::domain::channel::{ChannelProfile, ChannelSettings, Role};
+use chinwag::domain::conversation::ConversationFlags;
+use chinwag::domain::file::FileRecord;
 use chinwag::domain::identity::Scopes;
-use chinwag::domain::message::{MessageFlags, fingerprint};
+use chinwag::domain::message::{Extras, MessageFlags, Reaction, fingerprint};
+use chinwag::domain::user::{Relation, Strangers, UserSettings};
 use chinwag::store::durable::{DurableStore, StoreOptions};
 use chinwag::store::memory::MemoryStore;
 use chinwag::store::{ApiKey, ChannelNo, Commit, MessageRecord, Probe, Record, SeqRange, Store};
 use proptest::prelude::*;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, MessageSeq, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, MessageSeq, Uid, Version};
 
 const USERS: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "visitor"];
 /// Two pairs, a note to self, two groups, a customer service channel.
@@ -33,10 +36,41 @@ fn key(n: u32) -> ChannelKey {
     }
 }
 
+fn file(n: u8) -> FileId {
+    FileId::from_stored(&format!("{:08x}-0000-4000-8000-000000000000", n % 4))
+}
+
+/// What a message refers to, by bits: mentions of each user, of all, two files.
+fn extras(bits: u16) -> Option<Box<Extras>> {
+    let on = |bit: u8| bits >> bit & 1 == 1;
+    Extras {
+        reply_to: on(9).then(|| Version::new(7)),
+        mentions: (0..6).filter(|user| on(*user)).map(uid).collect(),
+        mention_all: on(6),
+        files: [7, 8].into_iter().filter(|bit| on(*bit)).map(file).collect(),
+    }
+    .boxed()
+}
+
+/// Seldom anything, so that most messages refer to nothing.
+fn extra_bits() -> impl Strategy<Value = u16> {
+    prop_oneof![2 => Just(0u16), 1 => 0..1_024u16, 1 => (0..10u32).prop_map(|bit| 1 << bit)]
+}
+
 /// One step of a history. Numbers are reduced to what exists.
 #[derive(Debug, Clone)]
 enum Step {
-    Send { channel: u32, from: u8, count: u8, flags: u8, expire_s: u32 },
+    Send { channel: u32, from: u8, count: u8, flags: u8, expire_s: u32, extras: u16 },
+    Revoke { channel: u32, back: u8 },
+    Edit { channel: u32, back: u8, extras: u16, bytes: u8 },
+    React { channel: u32, back: u8, users: Vec<u8>, reaction: Option<bool> },
+    Role { channel: u32, user: u8, role: u8 },
+    Profile { channel: u32, bytes: u16 },
+    Flags { channel: u32, user: u8, bits: u8 },
+    UserSettings { user: u8, strangers: u8 },
+    Relation { user: u8, peer: u8, bits: u8 },
+    File { file: u8, content: u8 },
+    FileRemoved { file: u8 },
     Join { channel: u32, users: Vec<u8>, floor: u8 },
     Leave { channel: u32, users: Vec<u8> },
     Read { channel: u32, user: u8, back: u8 },
@@ -58,8 +92,16 @@ fn step() -> impl Strategy<Value = Step> {
     let (channel, user) = (0..CHANNELS, 0..6u8);
     let users = prop::collection::vec(0..6u8, 1..4);
     prop_oneof![
-        12 => (channel.clone(), user.clone(), 1..40u8, any::<u8>(), prop_oneof![4 => Just(0u32), 1 => 1..200u32])
-            .prop_map(|(channel, from, count, flags, expire_s)| Step::Send { channel, from, count, flags, expire_s }),
+        12 => (
+            (channel.clone(), user.clone(), 1..40u8, any::<u8>()),
+            prop_oneof![4 => Just(0u32), 1 => 1..200u32],
+            extra_bits(),
+        )
+            .prop_map(|((channel, from, count, flags), expire_s, extras)| {
+                Step::Send { channel, from, count, flags, expire_s, extras }
+            }),
+        8 => altering_step(),
+        5 => people_step(),
         3 => (channel.clone(), users.clone(), any::<u8>())
             .prop_map(|(channel, users, floor)| Step::Join { channel, users, floor }),
         2 => (channel.clone(), users).prop_map(|(channel, users)| Step::Leave { channel, users }),
@@ -79,6 +121,33 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => Just(Step::Kill),
         1 => Just(Step::LoseView),
+    ]
+}
+
+/// What becomes of messages; `back` counts from the head, so the newest are hit often.
+fn altering_step() -> impl Strategy<Value = Step> {
+    let channel = 0..CHANNELS;
+    let back = || prop_oneof![3 => 0..6u8, 1 => any::<u8>()];
+    prop_oneof![
+        2 => (channel.clone(), back()).prop_map(|(channel, back)| Step::Revoke { channel, back }),
+        3 => (channel.clone(), back(), extra_bits(), any::<u8>())
+            .prop_map(|(channel, back, extras, bytes)| Step::Edit { channel, back, extras, bytes }),
+        4 => (channel, back(), prop::collection::vec(0..60u8, 1..50), any::<Option<bool>>())
+            .prop_map(|(channel, back, users, reaction)| Step::React { channel, back, users, reaction }),
+    ]
+}
+
+fn people_step() -> impl Strategy<Value = Step> {
+    let (channel, user) = (0..CHANNELS, 0..6u8);
+    prop_oneof![
+        2 => (channel.clone(), user.clone(), 0..3u8)
+            .prop_map(|(channel, user, role)| Step::Role { channel, user, role }),
+        1 => (channel.clone(), 0..1_024u16).prop_map(|(channel, bytes)| Step::Profile { channel, bytes }),
+        2 => (channel, user.clone(), 0..16u8).prop_map(|(channel, user, bits)| Step::Flags { channel, user, bits }),
+        1 => (user.clone(), 0..3u8).prop_map(|(user, strangers)| Step::UserSettings { user, strangers }),
+        2 => (user, 0..6u8, 0..4u8).prop_map(|(user, peer, bits)| Step::Relation { user, peer, bits }),
+        2 => (0..4u8, 0..3u8).prop_map(|(file, content)| Step::File { file, content }),
+        1 => (0..4u8).prop_map(|file| Step::FileRemoved { file }),
     ]
 }
 
@@ -134,9 +203,15 @@ impl Pair {
         self.model.channel(channel).expect("read").map_or(0, |info| info.head_seq)
     }
 
+    /// A channel and a seq `back` from its head, perhaps one that is none.
+    fn message(&mut self, channel: u32, back: u8) -> (ChannelNo, u64) {
+        let channel = self.channel(channel);
+        (channel, self.head(channel).saturating_sub(u64::from(back)))
+    }
+
     fn run(&mut self, step: &Step) {
         match step.clone() {
-            Step::Send { channel, from, count, flags, expire_s } => {
+            Step::Send { channel, from, count, flags, expire_s, extras: bits } => {
                 let channel = self.channel(channel);
                 let head = self.head(channel);
                 let records = (1..=u64::from(count))
@@ -145,7 +220,8 @@ impl Pair {
                         // Not all of a burst are by one sender.
                         let from_uid = if n % 3 == 0 { uid(from + 1) } else { uid(from) };
                         Record::Message(MessageRecord {
-                            extras: None,
+                            // Every other one of a burst refers to something.
+                            extras: if n % 2 == 1 { extras(bits) } else { None },
                             channel,
                             message_seq: MessageSeq::new(head + n).expect("seq"),
                             from_uid,
@@ -208,6 +284,68 @@ impl Pair {
                 let settings = ChannelSettings { ban, large: !ban, ..ChannelSettings::default() };
                 self.commit(vec![Record::ChannelSettings { channel, settings }]);
             }
+            Step::Revoke { channel, back } => {
+                let (channel, seq) = self.message(channel, back);
+                self.commit(vec![Record::MessageRevoked { channel, seq, by: None }]);
+            }
+            Step::Edit { channel, back, extras: bits, bytes } => {
+                let (channel, seq) = self.message(channel, back);
+                let payload = Bytes::from(vec![bytes; usize::from(bytes)]);
+                self.commit(vec![Record::MessageEdited {
+                    channel,
+                    seq,
+                    by: Some(uid(1)),
+                    payload,
+                    extras: extras(bits),
+                }]);
+            }
+            Step::React { channel, back, users, reaction } => {
+                let (channel, seq) = self.message(channel, back);
+                let reaction = reaction.map(|like| if like { Reaction::Like } else { Reaction::Dislike });
+                let by = |n: u8| Uid::from_stored(&format!("reader-{n}-with-a-name-of-some-length"));
+                let reacted = |n| Record::MessageReacted { channel, seq, uid: by(n), reaction };
+                self.commit(users.into_iter().map(reacted).collect());
+            }
+            Step::Role { channel, user, role } => {
+                let channel = self.channel(channel);
+                let role = Role::from_wire(role).expect("role");
+                self.commit(vec![Record::MemberRole { channel, uid: uid(user), role }]);
+            }
+            Step::Profile { channel, bytes } => {
+                let channel = self.channel(channel);
+                let text = |max: u16| "x".repeat(usize::from(bytes.min(max)));
+                let profile = Box::new(ChannelProfile {
+                    name: text(255),
+                    icon: text(1_024),
+                    description: text(1_024),
+                    project: String::new(),
+                    creator: (bytes % 2 == 0).then(|| uid(0)),
+                });
+                self.commit(vec![Record::ChannelProfile { channel, profile }]);
+            }
+            Step::Flags { channel, user, bits } => {
+                let channel = self.channel(channel);
+                let on = |bit: u8| bits >> bit & 1 == 1;
+                let flags = ConversationFlags { pinned: on(0), muted: on(1), request: on(2), accepted: on(3) };
+                self.commit(vec![Record::ConversationFlags { channel, uid: uid(user), flags }]);
+            }
+            Step::UserSettings { user, strangers } => {
+                let settings = UserSettings { strangers: Strangers::from_stored(strangers).expect("number") };
+                self.commit(vec![Record::UserSettings { uid: uid(user), settings }]);
+            }
+            Step::Relation { user, peer, bits } => {
+                let relation = Relation { contact: bits & 1 != 0, blocked: bits & 2 != 0 };
+                self.commit(vec![Record::Relation { uid: uid(user), peer: uid(peer), relation }]);
+            }
+            Step::File { file: n, content } => self.commit(vec![Record::File(Box::new(FileRecord {
+                file_id: file(n),
+                uploader: (n > 0).then(|| uid(n)),
+                name: format!("{n}.txt"),
+                mime: "text/plain".into(),
+                size: u64::from(content),
+                content: [content; 32],
+            }))]),
+            Step::FileRemoved { file: n } => self.commit(vec![Record::FileRemoved { file_id: file(n) }]),
             Step::User { user } => self.commit(vec![Record::UserCreated { uid: uid(user) }]),
             Step::Token { user, flag, token } => self.commit(vec![Record::UserToken {
                 uid: uid(user),
@@ -256,7 +394,7 @@ impl Pair {
             assert_eq!(store.channel_no(&key(n)).expect("read"), self.numbers[n as usize]);
         }
         for &no in &channels {
-            self.compare_channel(no);
+            self.compare_channel(no, since);
         }
         for user in (0..6).map(uid) {
             assert_eq!(
@@ -269,6 +407,11 @@ impl Pair {
             );
             assert_eq!(store.channel_count_of(&user).expect("read"), model.channel_count_of(&user).expect("read"));
             assert_eq!(store.user_known(&user).expect("read"), model.user_known(&user).expect("read"), "{user}");
+            assert_eq!(store.user_settings(&user).expect("read"), model.user_settings(&user).expect("read"));
+            assert_eq!(store.relations(&user).expect("read"), model.relations(&user).expect("read"));
+            for peer in (0..6).map(uid) {
+                assert_eq!(store.relation(&user, &peer).expect("read"), model.relation(&user, &peer).expect("read"));
+            }
             for since in [Version::ZERO, since, model.version()] {
                 assert_eq!(
                     sorted(store.own_changes(&user, since).expect("read")),
@@ -294,11 +437,28 @@ impl Pair {
             let alias = format!("alias-{alias}");
             assert_eq!(store.alias(&alias).expect("read"), model.alias(&alias).expect("read"));
         }
+        for file_id in (0..4).chain([7, 8]).map(file) {
+            assert_eq!(store.file(&file_id).expect("read"), model.file(&file_id).expect("read"));
+            for max in [0, 1, 5, 10_000] {
+                let references = |store: &dyn Store| store.file_references(&file_id, max).expect("read");
+                assert_eq!(references(store), references(model), "{file_id}, at most {max}");
+            }
+        }
+        for (before, max) in [(since, 9), (Version::new(u64::MAX >> 11), 9), (Version::new(u64::MAX >> 11), 1)] {
+            let unused = |store: &dyn Store| store.unused_files(before, max).expect("read");
+            assert_eq!(unused(store), unused(model));
+        }
+        for content in 0..3 {
+            assert_eq!(
+                store.has_content(&[content; 32]).expect("read"),
+                model.has_content(&[content; 32]).expect("read")
+            );
+        }
         assert_eq!(store.api_keys(), model.api_keys());
         assert_eq!(store.stats().channels, model.stats().channels);
     }
 
-    fn compare_channel(&self, no: ChannelNo) {
+    fn compare_channel(&self, no: ChannelNo, since: Version) {
         let (store, model) = (self.store(), &self.model);
         assert_eq!(store.channel(no).expect("read"), model.channel(no).expect("read"));
         let members = |store: &dyn Store| {
@@ -307,6 +467,14 @@ impl Pair {
             members
         };
         assert_eq!(members(store), members(model));
+        assert_eq!(store.memberships(no).expect("read"), model.memberships(no).expect("read"));
+        assert_eq!(store.profile(no).expect("read"), model.profile(no).expect("read"));
+        for since in [Version::ZERO, since, model.version()] {
+            for max in [0, 1, 7, 10_000] {
+                let changes = |store: &dyn Store| store.message_changes(no, since, max).expect("read");
+                assert_eq!(changes(store), changes(model), "since {since:?}, at most {max}");
+            }
+        }
         let head = self.head(no);
         let seqs: Vec<u64> = (0..=head + 1).step_by(1 + head as usize / 17).chain([head, head + 1]).collect();
         for &seq in &seqs {
@@ -346,6 +514,11 @@ impl Pair {
             );
             assert_eq!(store.last_own(no, &user).expect("read"), model.last_own(no, &user).expect("read"));
             for &floor in &seqs {
+                assert_eq!(
+                    store.mentions_after(no, &user, floor).expect("read"),
+                    model.mentions_after(no, &user, floor).expect("read"),
+                    "mentions of {user} above {floor}"
+                );
                 assert_eq!(
                     store.countable_after(no, &user, floor).expect("read"),
                     model.countable_after(no, &user, floor).expect("read"),

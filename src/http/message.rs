@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::message::{Message, MessageState};
+use crate::domain::message::Message;
 
 /// The header flags, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -76,12 +76,7 @@ impl MessageBody {
             expire: message.expire_s,
             timestamp: message.timestamp_ms() / 1_000,
             payload: STANDARD.encode(&message.payload),
-            state: match message.state {
-                MessageState::Live => None,
-                MessageState::Expired => Some("expired"),
-                MessageState::Revoked => Some("revoked"),
-                MessageState::Damaged => Some("damaged"),
-            },
+            state: message.state.code(),
         }
     }
 }
@@ -92,7 +87,7 @@ mod tests {
     use protocol::ids::{ChannelKey, ClientMsgNo, MessageSeq, Uid, Version};
 
     use super::*;
-    use crate::domain::message::MessageFlags;
+    use crate::domain::message::{MessageFlags, MessageState};
 
     #[test]
     fn a_message_has_the_shape_of_the_document() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -26,12 +26,16 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 
 pub mod admin;
+pub mod caller;
 pub mod dialects;
 pub mod envelope;
 pub mod extract;
+pub mod files;
+pub mod loose;
 pub mod message;
 pub mod names;
 pub mod ops;
+pub mod pages;
 pub mod problem;
 pub mod reference;
 mod server;
@@ -48,6 +52,8 @@ pub const VERSION_HEADER: HeaderName = HeaderName::from_static("x-chinwag-versio
 pub const RESET_HEADER: HeaderName = HeaderName::from_static("x-chinwag-reset");
 /// Longest request id taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+/// How many times `http.request_timeout_ms` an upload may take: an hour by default.
+const UPLOAD_TIMEOUTS_MAX: u32 = 120;
 
 /// What handlers work with.
 pub struct HttpState {
@@ -97,9 +103,12 @@ impl HttpState {
 /// All routes with their documentation. A dialect is one line here.
 fn routes() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(ops::document())
+        .merge(dialects::chats::routes())
         .merge(dialects::conversation::routes())
         .merge(dialects::m3o::routes())
         .merge(dialects::relation::routes())
+        .merge(dialects::threads::routes())
+        .merge(files::routes())
         .merge(reference::routes())
         .merge(admin::routes())
         .merge(ops::routes())
@@ -133,8 +142,15 @@ fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::any())
         .allow_headers(AllowHeaders::mirror_request())
-        .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
-        .expose_headers(ExposeHeaders::list([REQUEST_ID, VERSION_HEADER, RESET_HEADER]))
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]))
+        .expose_headers(ExposeHeaders::list([
+            REQUEST_ID,
+            VERSION_HEADER,
+            RESET_HEADER,
+            header::CONTENT_RANGE,
+            header::CONTENT_DISPOSITION,
+            header::ETAG,
+        ]))
         .max_age(Duration::from_secs(86_400))
 }
 
@@ -150,12 +166,15 @@ fn class_of(path: &str) -> &'static str {
     let first = parts.next().unwrap_or_default();
     if first == "api" {
         return match parts.nth(1).unwrap_or_default() {
+            "chat" => "threads",
+            "files" => "files",
             "auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts" => "relation",
             _ => "unknown",
         };
     }
     match first {
         "chat" => "m3o",
+        "chats" => "chats",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
         "channel" => "channel",
@@ -169,6 +188,8 @@ fn class_of(path: &str) -> &'static str {
 /// The voice of a path, by its class.
 fn voice_of(state: &HttpState, class: &str, path: &str) -> &'static dyn Envelope {
     match class {
+        "chats" => &dialects::chats::Voice,
+        "threads" => &dialects::threads::Voice,
         "m3o" => dialects::m3o::voice_of(path),
         "relation" if state.relation_http_errors => &dialects::relation::IN_STATUS,
         "relation" => &dialects::relation::IN_BODY,
@@ -183,6 +204,9 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
     let path = request.uri().path();
     let route = class_of(path);
     let voice = voice_of(&state, route, path);
+    // An upload takes as long as its bytes do; its handler bounds their silence instead.
+    let is_upload = route == "files" && request.method() == Method::POST;
+    let timeout = if is_upload { state.request_timeout * UPLOAD_TIMEOUTS_MAX } else { state.request_timeout };
     let span = tracing::info_span!(
         "request",
         request.id = request_id.to_str().unwrap_or_default(),
@@ -190,7 +214,7 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
         route,
     );
     async {
-        let mut response = match tokio::time::timeout(state.request_timeout, next.run(request)).await {
+        let mut response = match tokio::time::timeout(timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::TimedOut.into_response(),
         };
@@ -198,11 +222,13 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
             state.metrics.refused(problem.code());
             log_problem(&problem);
             let rendered = voice.problem(&problem, request_id.to_str().unwrap_or_default());
-            // A 405 lists the methods there are.
-            let allow = response.headers().get(axum::http::header::ALLOW).cloned();
+            // A 405 lists the methods there are, a 416 says how much there is.
+            let kept = [header::ALLOW, header::CONTENT_RANGE].map(|name| (response.headers_mut().remove(&name), name));
             response = rendered;
-            if let Some(allow) = allow {
-                response.headers_mut().insert(axum::http::header::ALLOW, allow);
+            for (value, name) in kept {
+                if let Some(value) = value {
+                    response.headers_mut().insert(name, value);
+                }
             }
         }
         let elapsed_ms = began.elapsed().as_secs_f64() * 1_000.0;

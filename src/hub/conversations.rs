@@ -33,7 +33,8 @@ pub use positions::{
 };
 pub use span::{Span, span};
 pub use sync::{
-    LOOK_BACK_MAX, MSG_COUNT_MAX, Page, PageAfter, RECENTS_BYTES_MAX, SyncAnswer, SyncPlan, SyncRequest, SyncRow, sync,
+    CHANGED_MAX, LOOK_BACK_MAX, MSG_COUNT_MAX, Page, PageAfter, RECENTS_BYTES_MAX, SyncAnswer, SyncPlan, SyncRequest,
+    SyncRow, sync,
 };
 pub(super) use sync::{facts_of, last_shown};
 

@@ -49,6 +49,7 @@ use conversations::{
     Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, Span, SyncAnswer, SyncRequest,
     UnreadExplained,
 };
+use files::Files;
 use inbox::Inbox;
 use messages::MessageLimits;
 use outbox::{OutboxLimits, Peer};
@@ -210,6 +211,8 @@ pub struct Shared {
     pub watches: AtomicUsize,
     /// Work that lanes have taken and not answered, of all shards.
     pub pending: AtomicUsize,
+    /// Files that messages carry.
+    pub files: Files,
     /// What users change about themselves, one change after the other.
     pub decisions: Decisions,
     draining: AtomicBool,
@@ -268,6 +271,7 @@ impl Hub {
         store: Arc<dyn Store>,
         shards: usize,
         limits: HubLimits,
+        files: Files,
         metrics: Arc<Metrics>,
         blocking: tokio::runtime::Handle,
         now_s: u64,
@@ -286,6 +290,7 @@ impl Hub {
             last_seen: LastSeen::default(),
             watches: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
+            files,
             decisions: Decisions::default(),
             draining: AtomicBool::new(false),
             passing_ids: AtomicU64::new((1 << 52) + (now_s << 20)),

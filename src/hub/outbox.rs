@@ -116,6 +116,8 @@ pub enum Control {
     },
     /// Bytes of the codec's own: connected, pong, ping.
     Raw(bytes::Bytes),
+    /// An answer to a request, as the codec wrote it: what only one wire asks for is no word of the hub's.
+    Answer(bytes::Bytes),
 }
 
 /// A user as a peer sees it.

@@ -804,7 +804,8 @@ fn answers_request(control: &Control) -> bool {
         | Control::Synced { .. }
         | Control::Messages { .. }
         | Control::Explained { .. }
-        | Control::Peers { .. } => true,
+        | Control::Peers { .. }
+        | Control::Answer(_) => true,
         Control::Refused { client_seq, .. } => client_seq.is_some(),
         Control::Gap { .. } | Control::Resync { .. } | Control::Raw(_) => false,
     }

@@ -23,21 +23,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, Uid, Version};
+use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
 use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
 use super::view::{self, Verified, View};
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, Probe, ReadCounts, Record, Result, SeqRange, Store,
-    StoreError, StoreStats, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
+    SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
-use crate::domain::channel::Membership;
+use crate::clock;
+use crate::domain::channel::{ChannelProfile, Membership};
 use crate::domain::conversation::{ConversationState, LastOwn};
+use crate::domain::file::{ContentHash, FileInfo};
 use crate::domain::message::{Digest, Message};
 use crate::domain::refusal::ErrorKind;
+use crate::domain::user::{Relation, UserSettings};
 
 /// Format of the data directory this build writes.
 const FORMAT: u32 = 1;
@@ -142,11 +145,6 @@ struct Writer {
 struct Signal {
     stop: bool,
     checkpoint_wanted: bool,
-}
-
-/// Now, in microseconds since 1970: the one place of the store that reads the clock.
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn unavailable(operation: &'static str, detail: impl std::fmt::Display) -> StoreError {
@@ -447,7 +445,7 @@ impl Inner {
         let Some(log) = writer.log.as_mut() else { return Err(unavailable("commit", "the store is closed")) };
         self.check_lot(lot)?;
         // The version after a break lies above it.
-        let written = log.seal(lot, now_us().max(self.view.break_end().saturating_add(1)));
+        let written = log.seal(lot, clock::now_us().max(self.view.break_end().saturating_add(1)));
         sealed(&written.versions);
         let mark = log.write(&written)?;
         let mut places = written.places.iter();
@@ -620,41 +618,62 @@ impl Store for DurableStore {
         self.inner.view.messages(channel, range)
     }
 
-    fn memberships(&self, _: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
-        Err(StoreError::damaged("not there yet", ""))
+    fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
+        self.inner.check_usable()?;
+        self.inner.view.memberships(channel)
     }
-    fn profile(&self, _: ChannelNo) -> Result<Option<crate::domain::channel::ChannelProfile>> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>> {
+        self.inner.check_usable()?;
+        self.inner.view.profile(channel)
     }
-    fn message_changes(&self, _: ChannelNo, _: Version, _: usize) -> Result<super::MessageChanges> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn message_changes(&self, channel: ChannelNo, since: Version, max: usize) -> Result<MessageChanges> {
+        self.inner.check_usable()?;
+        self.inner.view.message_changes(channel, since, max)
     }
+
     fn search(&self, _: ChannelNo, _: &super::SearchQuery) -> Result<super::SearchFound> {
         Err(StoreError::damaged("not there yet", ""))
     }
-    fn mentions_after(&self, _: ChannelNo, _: &Uid, _: u64) -> Result<u64> {
-        Err(StoreError::damaged("not there yet", ""))
+    fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64> {
+        self.inner.check_usable()?;
+        self.inner.view.mentions_after(channel, uid, floor)
     }
-    fn user_settings(&self, _: &Uid) -> Result<crate::domain::user::UserSettings> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn user_settings(&self, uid: &Uid) -> Result<UserSettings> {
+        self.inner.check_usable()?;
+        self.inner.view.user_settings(uid)
     }
-    fn relation(&self, _: &Uid, _: &Uid) -> Result<crate::domain::user::Relation> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn relation(&self, uid: &Uid, peer: &Uid) -> Result<Relation> {
+        self.inner.check_usable()?;
+        self.inner.view.relation(uid, peer)
     }
-    fn relations(&self, _: &Uid) -> Result<Vec<(Uid, crate::domain::user::Relation)>> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn relations(&self, uid: &Uid) -> Result<Vec<(Uid, Relation)>> {
+        self.inner.check_usable()?;
+        self.inner.view.relations(uid)
     }
-    fn file(&self, _: &protocol::ids::FileId) -> Result<Option<crate::domain::file::FileInfo>> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn file(&self, file_id: &FileId) -> Result<Option<FileInfo>> {
+        self.inner.check_usable()?;
+        self.inner.view.file(file_id)
     }
-    fn file_references(&self, _: &protocol::ids::FileId, _: usize) -> Result<Vec<(ChannelNo, u64)>> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn file_references(&self, file_id: &FileId, max: usize) -> Result<Vec<(ChannelNo, u64)>> {
+        self.inner.check_usable()?;
+        self.inner.view.file_references(file_id, max)
     }
-    fn unused_files(&self, _: Version, _: usize) -> Result<Vec<crate::domain::file::FileInfo>> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn unused_files(&self, before: Version, max: usize) -> Result<Vec<FileInfo>> {
+        self.inner.check_usable()?;
+        self.inner.view.unused_files(before, max)
     }
-    fn has_content(&self, _: &crate::domain::file::ContentHash) -> Result<bool> {
-        Err(StoreError::damaged("not there yet", ""))
+
+    fn has_content(&self, content: &ContentHash) -> Result<bool> {
+        self.inner.check_usable()?;
+        self.inner.view.has_content(content)
     }
 
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>> {

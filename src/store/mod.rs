@@ -20,6 +20,7 @@ use crate::domain::message::{Digest, Extras, Message, MessageFlags, Reaction};
 use crate::domain::refusal::ErrorKind;
 use crate::domain::user::{Relation, UserSettings};
 
+pub mod blobs;
 pub mod durable;
 pub mod log;
 pub mod memory;

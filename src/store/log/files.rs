@@ -70,7 +70,7 @@ pub(super) struct Listing {
 const LEFTOVER: &str = ".new";
 
 /// File name of a segment.
-pub(super) fn segment_name(number: u32) -> String {
+pub(crate) fn segment_name(number: u32) -> String {
     format!("{number:010}.log")
 }
 

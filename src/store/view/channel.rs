@@ -1,4 +1,5 @@
-//! A channel's rows in memory: head, people, index pages, corrections, idempotency.
+//! A channel's rows in memory: head, people, profile, index pages, corrections, idempotency. What becomes of its messages
+//! afterwards is in `altering`.
 //!
 //! Invariants: a record at or below `applied` changes nothing; every decision depends on this channel's rows alone, so
 //! that owners written at different moments of a checkpoint replay to the same state; the page of the last message lies
@@ -8,82 +9,24 @@ use foldhash::HashMap;
 use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
 
 use super::cells::Owner;
+use super::changes::Changes;
 use super::codec::{Malformed, Reader, Writer};
 use super::db::{Db, Row};
 use super::index::{Entry, IndexPage, PAGE_SEQS, page_of, slot_of};
+use super::people::{OWN, OWN_DEAD, Person};
 use super::runs::Runs;
 use super::seqset::SeqSet;
-use super::table::{ColdBuckets, Table, TableValue};
-use super::{Context, damaged_row, keys};
-use crate::domain::channel::{ChannelSettings, Membership};
+use super::table::{ColdBuckets, Table};
+use super::{Context, damaged_row, keys, parts};
+use crate::domain::channel::{ChannelProfile, ChannelSettings, Membership, Role};
 use crate::domain::conversation::LastOwn;
 use crate::domain::message::{Digest, chain_digest, fingerprint};
 use crate::store::log::Place;
 use crate::store::{ChannelInfo, ChannelNo, MessageRecord, Result, StoreError};
 
-/// Kinds of a sender's sets, in the key.
-const OWN: u8 = 0;
-const OWN_DEAD: u8 = 1;
+mod altering;
 
-/// A member, a sender, or both.
-#[derive(Debug, Default)]
-pub struct Person {
-    join_floor: u64,
-    /// Version that made the user a member; 0: no member now.
-    since: u64,
-    last_own: LastOwn,
-    /// Own countable seqs, whatever became of them.
-    own: SeqSet,
-    /// Those of `own` that are revoked or expired.
-    own_dead: SeqSet,
-}
-
-impl Person {
-    fn is_member(&self) -> bool {
-        self.since > 0
-    }
-}
-
-impl TableValue for Person {
-    const BYTES_HINT: u64 = 16;
-
-    fn is_empty(&self) -> bool {
-        self.since == 0 && self.last_own.seq == 0
-    }
-
-    fn put(&self, w: &mut Writer) {
-        w.u8(u8::from(self.since > 0) | u8::from(self.last_own.seq > 0) << 1);
-        if self.since > 0 {
-            w.varint(self.join_floor);
-            w.varint(self.since);
-        }
-        if self.last_own.seq > 0 {
-            w.varint(self.last_own.seq);
-            w.varint(self.last_own.version.get());
-            self.own.put(w);
-            self.own_dead.put(w);
-        }
-    }
-
-    fn take(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let flags = r.u8()?;
-        let mut person = Self::default();
-        if flags & 1 != 0 {
-            person.join_floor = r.varint()?;
-            person.since = r.varint()?;
-        }
-        if flags & 2 != 0 {
-            person.last_own = LastOwn { seq: r.varint()?, version: Version::new(r.varint()?) };
-            person.own = SeqSet::take(r)?;
-            person.own_dead = SeqSet::take(r)?;
-        }
-        Ok(person)
-    }
-
-    fn weight(&self) -> usize {
-        self.own.weight() + self.own_dead.weight()
-    }
-}
+pub use altering::read_edit;
 
 #[derive(Debug)]
 struct FullPage {
@@ -97,16 +40,28 @@ pub struct Located {
     pub seq: u64,
     pub place: Place,
     pub expired: bool,
+    pub revoked: bool,
+    /// The channel's changes know more about it.
+    pub altered: bool,
+}
+
+impl Located {
+    /// Whether it has nothing to show any more.
+    pub fn is_over(&self) -> bool {
+        self.expired || self.revoked
+    }
 }
 
 /// The state of one channel; of one that does not exist when `key` is `None`.
 #[derive(Debug)]
 pub struct ChannelState {
     no: u32,
+    seed: u64,
     applied: u64,
     key: Option<ChannelKey>,
     head_seq: u64,
     head_version: u64,
+    created: u64,
     changed: u64,
     settings: ChannelSettings,
     member_count: u64,
@@ -117,6 +72,16 @@ pub struct ChannelState {
     pages: HashMap<u64, FullPage>,
     /// Countable seqs that are revoked or expired.
     dead: SeqSet,
+    /// Live seqs that mention all.
+    mention_all: SeqSet,
+    /// Loaded when first needed; `None` while `has_changes` is not set means that there are none.
+    changes: Option<Box<Changes>>,
+    has_changes: bool,
+    /// Loaded when first needed.
+    profile: Option<Box<ChannelProfile>>,
+    /// Rows it fills; 0: there is none in the view.
+    profile_parts: u8,
+    profile_dirty: bool,
     runs: Runs,
     dirty: bool,
     /// Its rows are on their way into the view: nothing may be dropped.
@@ -168,7 +133,10 @@ impl Owner for ChannelState {
 
     fn weight(&self) -> usize {
         let entries = self.tail.entries.capacity() + self.pages.len() * PAGE_SEQS as usize;
-        700 + entries * size_of::<Entry>() + self.people.weight() + self.dead.weight() + self.runs.weight()
+        let sets = self.dead.weight() + self.mention_all.weight();
+        let changes = self.changes.as_ref().map_or(0, |changes| changes.weight());
+        let profile = self.profile.as_ref().map_or(0, |p| size_of::<ChannelProfile>() + profile_bytes(p));
+        750 + entries * size_of::<Entry>() + self.people.weight() + sets + self.runs.weight() + changes + profile
     }
 }
 
@@ -176,10 +144,12 @@ impl ChannelState {
     fn absent(no: u32, seed: u64) -> Self {
         Self {
             no,
+            seed,
             applied: 0,
             key: None,
             head_seq: 0,
             head_version: 0,
+            created: 0,
             changed: 0,
             settings: ChannelSettings::default(),
             member_count: 0,
@@ -187,6 +157,12 @@ impl ChannelState {
             tail: IndexPage::default(),
             pages: HashMap::default(),
             dead: SeqSet::default(),
+            mention_all: SeqSet::default(),
+            changes: None,
+            has_changes: false,
+            profile: None,
+            profile_parts: 0,
+            profile_dirty: false,
             runs: Runs::new(seed),
             dirty: false,
             in_flight: false,
@@ -206,11 +182,15 @@ impl ChannelState {
             key: Some(key),
             head_seq: r.varint()?,
             head_version: r.varint()?,
+            created: r.varint()?,
+            has_changes: r.u8()? != 0,
+            profile_parts: r.u8()?,
             settings: settings_of(r.u8()?),
             member_count: r.varint()?,
             people: Table::take_head(&mut r, seed)?,
             tail: IndexPage::take(&mut r)?,
             dead: SeqSet::take(&mut r)?,
+            mention_all: SeqSet::take(&mut r)?,
             runs: Runs::take(&mut r, seed)?,
             ..Self::absent(no, seed)
         };
@@ -230,11 +210,15 @@ impl ChannelState {
         w.text(key.channel_id());
         w.varint(self.head_seq);
         w.varint(self.head_version);
+        w.varint(self.created);
+        w.u8(u8::from(self.has_changes));
+        w.u8(self.profile_parts);
         w.u8(settings_bits(&self.settings));
         w.varint(self.member_count);
         self.people.put_head(&mut w);
         self.tail.put(&mut w);
         self.dead.put(&mut w);
+        self.mention_all.put(&mut w);
         self.runs.put(&mut w);
         w.finish()
     }
@@ -257,6 +241,7 @@ impl ChannelState {
             return Ok(());
         }
         self.key = Some(key.clone());
+        self.created = version.get();
         self.names_dirty = true;
         for uid in super::implied_members(key) {
             self.join(ctx, version, 0, &uid)?;
@@ -267,6 +252,14 @@ impl ChannelState {
     pub fn set(&mut self, version: Version, settings: &ChannelSettings) {
         if self.begin(version) {
             self.settings = *settings;
+            self.changed = version.get();
+        }
+    }
+
+    pub fn set_profile(&mut self, version: Version, profile: &ChannelProfile) {
+        if self.begin(version) {
+            self.profile = Some(Box::new(profile.clone()));
+            self.profile_dirty = true;
             self.changed = version.get();
         }
     }
@@ -289,6 +282,9 @@ impl ChannelState {
         person.last_own = LastOwn { seq, version };
         if countable {
             person.own.insert(ctx.db, &|| keys::sender_set(no, OWN, &m.from_uid), seq)?;
+        }
+        if let Some(extras) = &m.extras {
+            self.mention(ctx, seq, &m.from_uid, extras, true)?;
         }
         Ok(first)
     }
@@ -353,38 +349,22 @@ impl ChannelState {
                 let (person, _) = self.people.entry(ctx.db, &prefix, uid)?;
                 person.since = 0;
                 person.join_floor = 0;
+                person.role = Role::Member;
                 self.member_count = self.member_count.saturating_sub(1);
             }
         }
         Ok(())
     }
 
-    /// Marks messages as expired. Whose they were is asked of the log: the index does not keep senders.
-    pub fn expire(&mut self, ctx: &Context<'_>, version: Version, seqs: &[u64]) -> Result<()> {
+    /// Who is no member keeps none.
+    pub fn set_role(&mut self, ctx: &Context<'_>, version: Version, uid: &Uid, role: Role) -> Result<()> {
         if !self.begin(version) {
             return Ok(());
         }
-        self.changed = version.get();
         let no = self.no;
         let prefix = || keys::channel(keys::PEOPLE, no);
-        let dead_prefix = || keys::channel(keys::DEAD_SET, no);
-        let head = self.head_seq;
-        for &seq in seqs.iter().filter(|&&seq| seq > 0 && seq <= head) {
-            let slot = slot_of(seq);
-            let page = self.page_mut(ctx, page_of(seq))?;
-            page.expired |= 1 << slot;
-            let (countable, place) = (page.is_countable(slot), page.entries.get(slot).map(|e| e.place));
-            if !countable || !self.dead.insert(ctx.db, &dead_prefix, seq)? {
-                continue;
-            }
-            let read = place.map(|place| ctx.reader.read_message(place, ChannelNo(self.no), seq));
-            // A damaged record has no sender any more; its count is off for nobody but that sender.
-            if let Some(Ok((_, message))) = read {
-                let (person, _) = self.people.entry(ctx.db, &prefix, &message.from_uid)?;
-                person.own_dead.insert(ctx.db, &|| keys::sender_set(no, OWN_DEAD, &message.from_uid), seq)?;
-            } else if let Some(Err(crate::store::log::ReadError::Io { file, source })) = read {
-                return Err(StoreError::io("read message", file.display(), source));
-            }
+        if self.people.get(ctx.db, &prefix, uid)?.is_some_and(|person| person.is_member()) {
+            self.people.entry(ctx.db, &prefix, uid)?.0.role = role;
         }
         Ok(())
     }
@@ -450,7 +430,7 @@ impl ChannelState {
             key: self.key.clone()?,
             head_seq: self.head_seq,
             head_version: Version::new(self.head_version),
-            created: Version::ZERO,
+            created: Version::new(self.created),
             changed_version: Version::new(self.changed),
             digest: self.digest(),
             settings: self.settings,
@@ -471,18 +451,26 @@ impl ChannelState {
     pub fn membership(&mut self, db: &Db, uid: &Uid) -> Result<Option<Membership>> {
         let no = self.no;
         let person = self.people.get(db, &|| keys::channel(keys::PEOPLE, no), uid)?;
-        Ok(person.filter(|person| person.since > 0).map(|person| Membership {
-            role: Default::default(),
-            join_floor: person.join_floor,
-            since: Version::new(person.since),
-        }))
+        Ok(person.and_then(|person| person.membership()))
     }
 
     /// Members in memory, and the buckets the others are in.
-    pub fn hot_members(&self) -> (Vec<Uid>, ColdBuckets) {
-        let mut members = Vec::new();
-        let cold = self.people.for_each_hot(|uid, person| members.extend(person.is_member().then(|| uid.clone())));
-        (members, cold)
+    pub fn hot_members(&self, members: &mut Vec<(Uid, Membership)>) -> ColdBuckets {
+        self.people.for_each_hot(|uid, person| members.extend(member(uid, person)))
+    }
+
+    /// See [`crate::store::Store::profile`].
+    pub fn profile(&mut self, db: &Db) -> Result<Option<ChannelProfile>> {
+        if self.profile.is_none() && self.profile_parts > 0 {
+            let prefix = keys::channel(keys::PROFILE, self.no);
+            let key = |part| keys::bucket(&prefix, 0, part);
+            let profile = match parts::read(db, &key)? {
+                Some((bytes, _)) => take_profile(&mut Reader::part(&bytes)),
+                None => Err(Malformed),
+            };
+            self.profile = Some(Box::new(profile.map_err(|m| damaged_row(&key(0), m))?));
+        }
+        Ok(self.profile.as_deref().cloned())
     }
 
     /// See [`Table::stamp`].
@@ -650,12 +638,20 @@ impl ChannelState {
             full.dirty = false;
         }
         let no = self.no;
-        self.people.for_each_dirty(|uid, person| {
-            person.own.snapshot(&keys::sender_set(no, OWN, uid), &mut rows.together);
-            person.own_dead.snapshot(&keys::sender_set(no, OWN_DEAD, uid), &mut rows.together);
-        });
+        self.people.for_each_dirty(|uid, person| person.snapshot(no, uid, &mut rows.together));
         self.people.snapshot(&keys::channel(keys::PEOPLE, no), &mut rows.together);
         self.dead.snapshot(&keys::channel(keys::DEAD_SET, no), &mut rows.together);
+        self.mention_all.snapshot(&keys::channel(keys::ALL_SET, no), &mut rows.together);
+        if let Some(changes) = &mut self.changes {
+            changes.snapshot(&mut rows.together);
+        }
+        if let Some(profile) = self.profile.as_ref().filter(|_| self.profile_dirty) {
+            let prefix = keys::channel(keys::PROFILE, no);
+            let key = |part| keys::bucket(&prefix, 0, part);
+            let bytes = encode_profile(profile);
+            self.profile_parts = parts::write(&key, &bytes, self.profile_parts, &mut rows.together);
+            self.profile_dirty = false;
+        }
         rows.together.push((keys::channel(keys::HEAD, no), Some(self.encode(&key))));
         self.dirty = false;
         self.in_flight = true;
@@ -667,24 +663,55 @@ impl ChannelState {
         self.in_flight = false;
         self.pages.retain(|_, full| full.dirty);
         self.dead.settle();
-        self.people.for_each_loaded(|person| {
-            person.own.settle();
-            person.own_dead.settle();
-        });
+        self.mention_all.settle();
+        self.people.for_each_loaded(Person::settle);
+        if let Some(changes) = &mut self.changes {
+            changes.settle();
+        }
     }
 }
 
+fn member(uid: &Uid, person: &Person) -> Option<(Uid, Membership)> {
+    person.membership().map(|membership| (uid.clone(), membership))
+}
+
 /// Adds the members of cold buckets.
-pub fn cold_members(db: &Db, no: u32, cold: &ColdBuckets, members: &mut Vec<Uid>) -> Result<()> {
+pub fn cold_members(db: &Db, no: u32, cold: &ColdBuckets, members: &mut Vec<(Uid, Membership)>) -> Result<()> {
     cold.for_each::<Uid, Person>(db, &|| keys::channel(keys::PEOPLE, no), |uid, person| {
-        members.extend(person.is_member().then(|| uid.clone()));
+        members.extend(member(uid, person));
     })
+}
+
+fn profile_bytes(p: &ChannelProfile) -> usize {
+    p.name.len() + p.icon.len() + p.description.len() + p.project.len()
+}
+
+fn encode_profile(p: &ChannelProfile) -> Vec<u8> {
+    let mut w = Writer::part();
+    for text in [&p.name, &p.icon, &p.description, &p.project] {
+        w.text(text);
+    }
+    w.text(p.creator.as_ref().map_or("", Uid::as_str));
+    w.finish()
+}
+
+fn take_profile(r: &mut Reader<'_>) -> Result<ChannelProfile, Malformed> {
+    let mut text = || r.text().map(str::to_owned);
+    let (name, icon, description, project, creator) = (text()?, text()?, text()?, text()?, text()?);
+    let creator = Some(creator).filter(|uid| !uid.is_empty()).map(|uid| Uid::from_stored(&uid));
+    Ok(ChannelProfile { name, icon, description, project, creator })
 }
 
 /// Finds a seq in its page.
 pub fn located(page: &IndexPage, seq: u64) -> Option<Located> {
     let slot = slot_of(seq);
-    page.entries.get(slot).map(|entry| Located { seq, place: entry.place, expired: page.is_expired(slot) })
+    page.entries.get(slot).map(|entry| Located {
+        seq,
+        place: entry.place,
+        expired: page.is_expired(slot),
+        revoked: page.is_revoked(slot),
+        altered: page.is_altered(slot),
+    })
 }
 
 /// A full page from the view.

@@ -53,6 +53,7 @@ impl View {
     fn write_dirty(&self, ledger: &mut Ledger) -> Result<()> {
         let server = self.server.lock().snapshot();
         ledger.apply(&self.db, server)?;
+        self.files.write(&self.db, ledger)?;
         let (mut users, mut channels) = (self.users.take_dirty(), self.channels.take_dirty());
         let done = self.write_owners(ledger, &mut users, &mut channels);
         if done.is_err() {
@@ -92,6 +93,8 @@ impl View {
             }
         }
         for cell in channels.iter() {
+            let compacted = self.channels.with_dirty(cell, false, |state| state.compact(&self.db));
+            compacted.transpose()?;
             let gone = self.make_runs(ledger, cell)?;
             let taken = self.channels.with_dirty(cell, true, |state| {
                 let named = std::mem::take(&mut state.names_dirty);

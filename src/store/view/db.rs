@@ -137,6 +137,21 @@ impl Db {
         Ok(())
     }
 
+    /// As [`Db::scan_prefix`], until `each` says that it has seen enough (`false`).
+    ///
+    /// # Errors
+    /// As [`Db::scan_prefix`].
+    pub fn scan_while(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let mut rows = self.tree.scan_prefix(prefix);
+        while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
+            if !each(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Every row.
     ///
     /// # Errors

@@ -1,10 +1,15 @@
-//! Index pages of a channel: where each message lies, the channel's digest up to it, its fingerprint, and two bitmaps.
+//! Index pages of a channel: where each message lies, the channel's digest up to it, its fingerprint, and five bitmaps.
 //!
 //! ```text
-//! version u8 | base varint | countable u64 | expired u64 | count u8 | count x (segment u32, offset u32, digest 16, fingerprint u64)
+//! version u8 | base varint | countable u64 | expired u64 | revoked u64 | altered u64 | mentions u64 | count u8
+//!   | count x (segment u32, offset u32, digest 16, fingerprint u64)
 //! ```
 //! `base` is the number of countable messages before the page; a bit of `countable` says that the message counts as unread
-//! when it is neither revoked nor expired, and never changes. `expired` does, and only it.
+//! when it is neither revoked nor expired, and never changes. The other bits are set once and never taken back: over by
+//! time, taken back, edited or reacted to (the table of changes knows how), mentions somebody or did before an edit.
+//!
+//! Invariant: a full page may be in the view ahead of the channel's head (it is written first), so a bit may be set before
+//! its record is applied again. Whoever decides by one must come to the same end either way.
 
 use super::codec::{Malformed, Reader, Writer};
 use crate::domain::message::Digest;
@@ -27,6 +32,9 @@ pub struct IndexPage {
     pub base: u64,
     pub countable: u64,
     pub expired: u64,
+    pub revoked: u64,
+    pub altered: u64,
+    pub mentions: u64,
     pub entries: Vec<Entry>,
 }
 
@@ -59,10 +67,30 @@ impl IndexPage {
         self.expired >> slot & 1 == 1
     }
 
+    /// Whether anything became of it since it was stored, mentions left aside.
+    pub fn is_touched(&self, slot: usize) -> bool {
+        (self.expired | self.revoked | self.altered) >> slot & 1 == 1
+    }
+
+    pub fn is_revoked(&self, slot: usize) -> bool {
+        self.revoked >> slot & 1 == 1
+    }
+
+    pub fn is_altered(&self, slot: usize) -> bool {
+        self.altered >> slot & 1 == 1
+    }
+
+    pub fn has_mentions(&self, slot: usize) -> bool {
+        self.mentions >> slot & 1 == 1
+    }
+
     pub fn put(&self, w: &mut Writer) {
         w.varint(self.base);
         w.u64(self.countable);
         w.u64(self.expired);
+        w.u64(self.revoked);
+        w.u64(self.altered);
+        w.u64(self.mentions);
         w.u8(self.entries.len() as u8);
         for entry in &self.entries {
             w.u32(entry.place.segment);
@@ -73,7 +101,8 @@ impl IndexPage {
     }
 
     pub fn take(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (base, countable, expired) = (r.varint()?, r.u64()?, r.u64()?);
+        let (base, countable) = (r.varint()?, r.u64()?);
+        let (expired, revoked, altered, mentions) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
         let count = usize::from(r.u8()?);
         if count > PAGE_SEQS as usize {
             return Err(Malformed);
@@ -83,7 +112,7 @@ impl IndexPage {
             let place = Place { segment: r.u32()?, offset: r.u32()? };
             entries.push(Entry { place, digest: r.array()?, fingerprint: r.u64()? });
         }
-        Ok(Self { base, countable, expired, entries })
+        Ok(Self { base, countable, expired, revoked, altered, mentions, entries })
     }
 
     pub fn encode(&self) -> Vec<u8> {

@@ -10,18 +10,28 @@
 //! h no                      head of a channel                                   (owner: the channel)
 //! i no page8                full index page: 64 messages                        (owner: the channel)
 //! p no bucket4 part         people of a channel: members and senders            (owner: the channel)
-//! s no kind len uid lvl p8  page of a sender's set of own (0) or own dead (1) countable seqs
+//! s no kind len uid lvl p8  page of a person's set: own (0) and own dead (1) countable seqs, seqs that name the person (2),
+//!                           own seqs that mention all (3)
 //! x no lvl page8            page of the channel's set of dead countable seqs
+//! q no lvl page8            page of the channel's set of live seqs that mention all
+//! o no bucket4 part         profile of a channel                                (owner: the channel)
+//! g no                      heads of what changed in messages                   (owner: the channel)
+//! m no bucket4 part         edits and reactions by seq                          (owner: the channel)
+//! j no seq8 bucket4 part    reactions to one message, when they are many        (owner: the channel)
+//! n no page4                changes of messages, by version                     (owner: the channel)
 //! r no run4 page4           page of an idempotency run                          (immutable)
 //! f no run4 page4           page of a run's filter                              (immutable)
 //! u len uid                 head of a user                                      (owner: the user)
 //! v len uid bucket4 part    conversation states of a user                       (owner: the user)
 //! l len uid page4           channel numbers of a user, in order of arrival      (owner: the user)
 //! y len uid page4           own changes of a user, by version                   (owner: the user)
+//! z len uid bucket4 part    what others are to a user                           (owner: the user)
 //! t hash                    who holds a token                                   (written with the user that changed it)
 //! k key_id                  API key                                             (owner: the server)
 //! b kept8                   break                                               (owner: the server)
 //! e minute8 page4           messages that fall due in a minute                  (owner: the server)
+//! d file_id                 a file, and the first messages that carry it        (owner: itself)
+//! w len file_id no4 seq8    another message that carries the file               (immutable)
 //! ```
 
 use protocol::ids::{ChannelKey, Uid};
@@ -40,16 +50,25 @@ pub const INDEX: u8 = b'i';
 pub const PEOPLE: u8 = b'p';
 pub const SENDER_SET: u8 = b's';
 pub const DEAD_SET: u8 = b'x';
+pub const ALL_SET: u8 = b'q';
+pub const PROFILE: u8 = b'o';
+pub const ALTERED_HEAD: u8 = b'g';
+pub const ALTERED: u8 = b'm';
+pub const REACTIONS: u8 = b'j';
+pub const ALTERED_LOG: u8 = b'n';
 pub const RUN: u8 = b'r';
 pub const FILTER: u8 = b'f';
 pub const USER: u8 = b'u';
 pub const STATES: u8 = b'v';
 pub const LIST: u8 = b'l';
 pub const CHANGES: u8 = b'y';
+pub const RELATIONS: u8 = b'z';
 pub const TOKEN: u8 = b't';
 pub const API_KEY: u8 = b'k';
 pub const BREAK: u8 = b'b';
 pub const EXPIRY: u8 = b'e';
+pub const FILE: u8 = b'd';
+pub const REFERENCE: u8 = b'w';
 
 /// `space no`.
 pub fn channel(space: u8, no: u32) -> Vec<u8> {

@@ -19,36 +19,46 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, Uid, Version};
+use protocol::ids::{ChannelKey, DeviceFlag, FileId, Uid, Version};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::cells::{Budget, Cells};
-use self::channel::{ChannelState, Located};
+use self::channel::ChannelState;
 use self::codec::{Malformed, Reader, Writer};
 use self::db::{Db, Ledger};
+use self::files::Files;
 use self::numbers::Numbers;
 use self::overlay::Overlay;
 use self::recency::Recency;
-use self::server::{Due, ServerState};
+use self::server::ServerState;
 use self::user::UserState;
-use super::log::{LogMark, LogPosition, LogReader, Place, ReadError};
+use super::log::{LogMark, LogPosition, LogReader};
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, CredentialHash, Probe, Record, Result, SeqRange, StoreError, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, CredentialHash, MessageChanges, Probe, Result, StoreError, VersionStanding,
 };
-use crate::domain::channel::Membership;
+use crate::domain::channel::{ChannelProfile, Membership};
 use crate::domain::conversation::{ConversationState, LastOwn};
-use crate::domain::message::{Digest, Message, MessageFlags, MessageState, fingerprint};
+use crate::domain::file::{ContentHash, FileInfo};
+use crate::domain::message::Digest;
 use crate::domain::refusal::ErrorKind;
+use crate::domain::user::{Relation, UserSettings};
 
+mod apply;
 mod cells;
+mod change_log;
+mod changes;
 mod channel;
 mod checkpoint;
 mod codec;
 mod db;
+mod files;
 mod index;
 mod keys;
+mod messages;
 mod numbers;
 mod overlay;
+mod parts;
+mod people;
 mod recency;
 mod runs;
 mod seqset;
@@ -63,8 +73,6 @@ pub use start::{Verified, open_verified, set_aside};
 
 /// Clean names kept in memory, per shard of 32.
 const NAMES_CLEAN_MAX: usize = 4_096;
-/// Messages asked of the log at a time when a range is limited by bytes.
-const READ_CHUNK: usize = 64;
 
 /// What loading and applying need.
 pub struct Context<'a> {
@@ -88,6 +96,7 @@ pub struct View {
     /// With the version that set it: a channel that replays later must not take an alias back.
     aliases: Overlay<String, (u32, u64)>,
     tokens: Overlay<CredentialHash, TokenOwners>,
+    files: Files,
     server: Mutex<ServerState>,
     breaks: RwLock<Vec<(u64, u64)>>,
     recency: Recency,
@@ -181,6 +190,7 @@ impl View {
             names: Overlay::new(NAMES_CLEAN_MAX),
             aliases: Overlay::new(0),
             tokens: Overlay::new(0),
+            files: Files::default(),
             server: Mutex::new(verified.server),
             breaks: RwLock::new(breaks),
             recency: Recency::new(verified.changes),
@@ -215,9 +225,10 @@ impl View {
         self.channel_count.load(Ordering::Relaxed)
     }
 
-    /// How many owners have changes that no checkpoint holds.
+    /// How many owners and files have changes that no checkpoint holds.
     pub fn dirty_count(&self) -> u64 {
-        (self.channels.dirty_count() + self.users.dirty_count()) as u64 + u64::from(self.server.lock().is_dirty())
+        let owners = (self.channels.dirty_count() + self.users.dirty_count()) as u64;
+        owners + self.files.dirty_count() + u64::from(self.server.lock().is_dirty())
     }
 
     /// Whether a checkpoint has failed, after which nothing more may be applied.
@@ -234,148 +245,6 @@ impl View {
     pub fn set_replaying(&self, replaying: bool) {
         self.replaying.store(replaying, Ordering::Release);
         self.senders_told.lock().clear();
-    }
-
-    /// Applies one record. Records of one owner must come in order; a record that is applied already changes nothing.
-    ///
-    /// # Errors
-    /// I/O or damage while loading what the record changes. The view must not be used any further then.
-    pub fn apply(&self, version: Version, place: Place, record: &Record) -> Result<()> {
-        let ctx = self.ctx();
-        match record {
-            Record::ChannelCreated { channel, key } => {
-                self.names.pin(key, channel.0);
-                if key.channel_type() == ChannelType::Person {
-                    self.persons.write().insert(channel.0);
-                }
-                let fresh = self.with(*channel, |state| {
-                    let fresh = state.key().is_none();
-                    state.create(&ctx, version, key)?;
-                    Ok(fresh)
-                })?;
-                if fresh {
-                    self.channel_count.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    self.names.unpin(key);
-                }
-                self.next_channel.fetch_max(channel.0.saturating_add(1), Ordering::Relaxed);
-                for uid in implied_members(key) {
-                    self.with_user(&uid, |user| user.join(&ctx, version, channel.0, 0))?;
-                }
-            }
-            Record::ChannelSettings { channel, settings } => {
-                self.with(*channel, |state| {
-                    state.set(version, settings);
-                    Ok(())
-                })?;
-                self.recency.touch(channel.0, version.get());
-            }
-            Record::Message(m) => {
-                let first = self.with(m.channel, |state| state.append(&ctx, version, place, m))?;
-                self.recency.touch(m.channel.0, version.get());
-                let replaying = self.replaying.load(Ordering::Relaxed);
-                if first || (replaying && self.senders_told.lock().insert(m.from_uid.clone())) {
-                    self.with_user(&m.from_uid, |user| {
-                        user.has_sent();
-                        Ok(())
-                    })?;
-                }
-                if m.expire_s > 0 {
-                    let due_ms = version.unix_ms() + u64::from(m.expire_s) * 1_000;
-                    let due = Due { due_ms, no: m.channel.0, seq: m.message_seq.get() };
-                    self.server.lock().add_due(version.get(), due);
-                }
-            }
-            Record::MembersAdded { channel, join_floor, uids } => {
-                self.with(*channel, |state| state.add_members(&ctx, version, *join_floor, uids))?;
-                for uid in uids {
-                    self.with_user(uid, |user| user.join(&ctx, version, channel.0, *join_floor))?;
-                }
-            }
-            Record::MembersRemoved { channel, delete_floor, uids } => {
-                self.with(*channel, |state| state.remove_members(&ctx, version, uids))?;
-                for uid in uids {
-                    self.with_user(uid, |user| user.leave(&ctx, version, channel.0, *delete_floor))?;
-                }
-            }
-            Record::ReadPosition { channel, uid, seq } => {
-                self.with_user(uid, |user| user.read(&ctx, version, channel.0, *seq))?;
-            }
-            Record::ConversationDeleted { channel, uid, delete_floor } => {
-                self.with_user(uid, |user| user.delete(&ctx, version, channel.0, *delete_floor))?;
-            }
-            Record::MessagesExpired { channel, seqs } => {
-                self.with(*channel, |state| state.expire(&ctx, version, seqs))?;
-                self.recency.touch(channel.0, version.get());
-            }
-            Record::UserCreated { uid } => self.with_user(uid, |user| {
-                user.create(version);
-                Ok(())
-            })?,
-            Record::UserToken { uid, device_flag, device_level, token } => {
-                self.apply_token(version, uid, device_flag.0, *device_level, *token)?;
-            }
-            Record::ApiKey(key) => self.server.lock().set_key(version.get(), key),
-            Record::Alias { alias, channel } => {
-                if self.alias_row(alias)?.is_none_or(|(_, known)| known < version.get()) {
-                    self.with(*channel, |state| {
-                        if state.name_alias(version, alias) {
-                            self.aliases.pin(alias, (channel.0, version.get()));
-                        }
-                        Ok(())
-                    })?;
-                }
-            }
-            Record::MessageRevoked { .. }
-            | Record::MessageEdited { .. }
-            | Record::MessageReacted { .. }
-            | Record::MemberRole { .. }
-            | Record::ChannelProfile { .. }
-            | Record::ConversationFlags { .. }
-            | Record::UserSettings { .. }
-            | Record::Relation { .. }
-            | Record::File(_)
-            | Record::FileRemoved { .. } => {}
-            Record::Break { kept, until } => {
-                let mut server = self.server.lock();
-                server.add_break(kept.get(), until.get());
-                *self.breaks.write() = server.breaks().to_vec();
-            }
-        }
-        Ok(())
-    }
-
-    /// Applies a message whose record is damaged: a hole.
-    ///
-    /// # Errors
-    /// As [`View::apply`].
-    pub fn apply_hole(&self, version: Version, place: Place, channel: ChannelNo, seq: u64) -> Result<()> {
-        self.with(channel, |state| state.append_hole(version, place, seq))?;
-        self.recency.touch(channel.0, version.get());
-        Ok(())
-    }
-
-    fn apply_token(
-        &self,
-        version: Version,
-        uid: &Uid,
-        flag: u8,
-        level: u8,
-        token: Option<CredentialHash>,
-    ) -> Result<()> {
-        self.with_user(uid, |user| {
-            let Some(held) = user.set_token(version, flag, level, token) else { return Ok(()) };
-            // The user's state lists each as dirty, once per pin.
-            for hash in [held, token].into_iter().flatten() {
-                let mut owners = self.token_row(&hash)?;
-                owners.retain(|(owner, f, _)| owner != uid || *f != flag);
-                if token == Some(hash) {
-                    owners.push((uid.clone(), flag, level));
-                }
-                self.tokens.pin(&hash, owners);
-            }
-            Ok(())
-        })
     }
 
     fn token_row(&self, hash: &CredentialHash) -> Result<TokenOwners> {
@@ -442,21 +311,46 @@ impl View {
     }
 
     pub fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>> {
+        Ok(self.everybody(channel)?.into_iter().map(|(uid, _)| uid).collect())
+    }
+
+    pub fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
+        let mut members = self.everybody(channel)?;
+        members.sort_unstable_by(|(a, x), (b, y)| (x.since, a).cmp(&(y.since, b)));
+        Ok(members)
+    }
+
+    /// All members, in no order.
+    fn everybody(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
         // A large channel is read without its lock, so that commits need not wait; again when it changed meanwhile, and
         // with the lock when it changes all the time.
         let _held = self.channels.hold(&channel.0);
         for _ in 0..3 {
-            let (mut members, cold) = self.with(channel, |state| Ok(state.hot_members()))?;
+            let mut members = Vec::new();
+            let cold = self.with(channel, |state| Ok(state.hot_members(&mut members)))?;
             channel::cold_members(&self.db, channel.0, &cold, &mut members)?;
             if self.with(channel, |state| Ok(state.people_stamp() == cold.stamp))? {
                 return Ok(members);
             }
         }
         self.with(channel, |state| {
-            let (mut members, cold) = state.hot_members();
+            let mut members = Vec::new();
+            let cold = state.hot_members(&mut members);
             channel::cold_members(&self.db, channel.0, &cold, &mut members)?;
             Ok(members)
         })
+    }
+
+    pub fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>> {
+        self.with(channel, |state| state.profile(&self.db))
+    }
+
+    pub fn message_changes(&self, channel: ChannelNo, since: Version, max: usize) -> Result<MessageChanges> {
+        self.with(channel, |state| state.message_changes(&self.db, since.get(), max))
+    }
+
+    pub fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64> {
+        self.with(channel, |state| state.mentions_after(&self.db, uid, floor))
     }
 
     pub fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>> {
@@ -474,40 +368,6 @@ impl View {
         self.with(channel, |state| state.warm(&self.db))
     }
 
-    pub fn message_by_client_msg_no(
-        &self,
-        channel: ChannelNo,
-        from_uid: &Uid,
-        client_msg_no: &ClientMsgNo,
-    ) -> Result<Option<Message>> {
-        let fingerprint = fingerprint(from_uid, client_msg_no);
-        let (key, places) = self.with(channel, |state| {
-            state.load_fresh(&self.db)?;
-            let candidates = state.runs().candidates(&self.db, channel.0, fingerprint)?;
-            let mut places = Vec::new();
-            for seq in candidates {
-                places.extend(state.locate(&self.db, seq)?);
-            }
-            places.sort_unstable_by_key(|located| located.seq);
-            Ok((state.key().cloned(), places))
-        })?;
-        let Some(key) = key else { return Ok(None) };
-        for located in places {
-            let message = self.read(&key, channel, &[located])?.pop();
-            match message {
-                Some(m) if m.state == MessageState::Damaged => {
-                    // Nobody can tell whether it is this one; storing it again could store it twice.
-                    let detail = format!("channel number {} seq {} is damaged", channel.0, located.seq);
-                    let operation = "look up client_msg_no";
-                    return Err(StoreError { operation, kind: ErrorKind::Unavailable, detail, source: None });
-                }
-                Some(m) if m.from_uid == *from_uid && m.client_msg_no == *client_msg_no => return Ok(Some(m)),
-                _ => {}
-            }
-        }
-        Ok(None)
-    }
-
     /// Writes channels, but not the users that are dirty: what a checkpoint leaves when a user changes behind its back.
     #[cfg(test)]
     pub fn checkpoint_channels_only(&self) -> Result<()> {
@@ -521,111 +381,6 @@ impl View {
     #[cfg(test)]
     pub fn fail_after_batches(&self, batches: usize) {
         self.ledger.lock().batches_left = Some(batches);
-    }
-
-    /// Reads messages of a channel from the log, in the order given (ascending by seq reads neighbours in one go).
-    fn read(&self, key: &ChannelKey, channel: ChannelNo, wanted: &[Located]) -> Result<Vec<Message>> {
-        let places: Vec<(u64, Place)> = wanted.iter().map(|located| (located.seq, located.place)).collect();
-        let read = self.reader.read_messages(channel, &places);
-        let mut messages = Vec::with_capacity(wanted.len());
-        for (located, outcome) in wanted.iter().zip(read) {
-            let Some(message_seq) = protocol::ids::MessageSeq::new(located.seq) else { continue };
-            messages.push(match outcome {
-                Ok((version, record)) => Message {
-                    channel: key.clone(),
-                    message_seq,
-                    message_id: version,
-                    from_uid: record.from_uid,
-                    client_msg_no: record.client_msg_no,
-                    flags: record.flags,
-                    setting: record.setting,
-                    topic: record.topic,
-                    expire_s: record.expire_s,
-                    payload: if located.expired { bytes::Bytes::new() } else { record.payload },
-                    extras: None,
-                    edited: Version::ZERO,
-                    reactions: Vec::new(),
-                    state: if located.expired { MessageState::Expired } else { MessageState::Live },
-                },
-                Err(ReadError::Damaged(finding)) => {
-                    tracing::error!(channel.number = channel.0, message_seq = located.seq, %finding, "message is damaged");
-                    hole(key, message_seq)
-                }
-                Err(error @ ReadError::Io { .. }) => return Err(error.into()),
-            });
-        }
-        Ok(messages)
-    }
-
-    pub fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>> {
-        let Some((key, head)) =
-            self.with(channel, |state| Ok(state.key().cloned().map(|key| (key, state.head_seq()))))?
-        else {
-            return Ok(Vec::new());
-        };
-        let (mut first, mut last) = (range.first.max(1), range.last.min(head));
-        let mut messages = Vec::new();
-        let mut bytes = 0;
-        while first <= last && messages.len() < range.limit {
-            let count = (range.limit - messages.len()).min(READ_CHUNK) as u64;
-            let (from, to) = if range.newest_first {
-                ((last + 1).saturating_sub(count).max(first), last)
-            } else {
-                (first, last.min(first + count - 1))
-            };
-            let located = self.locate(channel, from, to)?;
-            let mut chunk = self.read(&key, channel, &located)?;
-            if range.newest_first {
-                chunk.reverse();
-                last = from - 1;
-            } else {
-                first = to + 1;
-            }
-            for message in chunk {
-                bytes += message.payload.len();
-                if bytes > range.bytes_max && !messages.is_empty() {
-                    return Ok(messages);
-                }
-                messages.push(message);
-            }
-        }
-        Ok(messages)
-    }
-
-    /// Where messages from..=to lie. Pages that are not in memory are read without the channel's lock: a full page that
-    /// memory does not hold is in the view as it is.
-    fn locate(&self, channel: ChannelNo, from: u64, to: u64) -> Result<Vec<Located>> {
-        let pages = index::page_of(from)..=index::page_of(to);
-        let seqs_of = |page: u64| from.max(page * index::PAGE_SEQS + 1)..=to.min((page + 1) * index::PAGE_SEQS);
-        let mut located = Vec::with_capacity((to + 1 - from) as usize);
-        for number in pages {
-            let hot = self.with(channel, |state| {
-                Ok(state
-                    .page(number)
-                    .map(|page| seqs_of(number).filter_map(|seq| channel::located(page, seq)).collect::<Vec<_>>()))
-            })?;
-            match hot {
-                Some(found) => located.extend(found),
-                None => {
-                    let page = channel::read_page(&self.db, channel.0, number)?;
-                    located.extend(seqs_of(number).filter_map(|seq| channel::located(&page, seq)));
-                }
-            }
-        }
-        Ok(located)
-    }
-
-    pub fn message_by_id(&self, message_id: Version) -> Result<Option<Message>> {
-        let Some(found) = self.reader.locate(message_id)? else { return Ok(None) };
-        let (Some(channel), true) = (found.channel, found.seq > 0) else { return Ok(None) };
-        let (key, located) =
-            self.with(channel, |state| Ok((state.key().cloned(), state.locate(&self.db, found.seq)?)))?;
-        match (key, located) {
-            (Some(key), Some(located)) if located.place == found.place => {
-                Ok(self.read(&key, channel, &[located])?.pop())
-            }
-            _ => Ok(None),
-        }
     }
 
     pub fn countable_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<(u64, u64)> {
@@ -681,6 +436,18 @@ impl View {
         Some(self.recency.after(since.get(), max)?.into_iter().map(ChannelNo).collect())
     }
 
+    pub fn user_settings(&self, uid: &Uid) -> Result<UserSettings> {
+        self.with_user(uid, |user| Ok(user.settings()))
+    }
+
+    pub fn relation(&self, uid: &Uid, peer: &Uid) -> Result<Relation> {
+        self.with_user(uid, |user| user.relation(&self.db, peer))
+    }
+
+    pub fn relations(&self, uid: &Uid) -> Result<Vec<(Uid, Relation)>> {
+        self.with_user(uid, |user| user.relations(&self.db))
+    }
+
     pub fn user_known(&self, uid: &Uid) -> Result<bool> {
         self.with_user(uid, |user| Ok(user.is_known()))
     }
@@ -691,6 +458,23 @@ impl View {
 
     pub fn api_keys(&self) -> Vec<ApiKey> {
         self.server.lock().keys()
+    }
+
+    pub fn file(&self, file_id: &FileId) -> Result<Option<FileInfo>> {
+        self.files.get(&self.db, file_id)
+    }
+
+    pub fn file_references(&self, file_id: &FileId, max: usize) -> Result<Vec<(ChannelNo, u64)>> {
+        let found = self.files.references(&self.db, file_id, max)?;
+        Ok(found.into_iter().map(|(no, seq)| (ChannelNo(no), seq)).collect())
+    }
+
+    pub fn unused_files(&self, before: Version, max: usize) -> Result<Vec<FileInfo>> {
+        self.files.unused(&self.db, before, max)
+    }
+
+    pub fn has_content(&self, content: &ContentHash) -> Result<bool> {
+        self.files.has_content(&self.db, content)
     }
 
     pub fn expiry_due(&self, now_ms: u64, max: usize) -> Result<Vec<(ChannelNo, Vec<u64>)>> {
@@ -709,26 +493,6 @@ impl View {
         found.truncate(max);
         found.iter_mut().for_each(|(_, seqs)| seqs.sort_unstable());
         Ok(found)
-    }
-}
-
-/// A message whose record is damaged.
-fn hole(key: &ChannelKey, message_seq: protocol::ids::MessageSeq) -> Message {
-    Message {
-        channel: key.clone(),
-        message_seq,
-        message_id: Version::ZERO,
-        from_uid: Uid::from_stored(""),
-        client_msg_no: ClientMsgNo::from_stored(""),
-        flags: MessageFlags::default(),
-        setting: 0,
-        topic: String::new(),
-        expire_s: 0,
-        payload: bytes::Bytes::new(),
-        extras: None,
-        edited: Version::ZERO,
-        reactions: Vec::new(),
-        state: MessageState::Damaged,
     }
 }
 

@@ -4,7 +4,8 @@
 //! Up to [`SMALL_MAX`] seqs lie in the owner's row. A larger set is a counted radix tree of fixed depth: leaves of 16,384
 //! seqs (a bitmap, or a list while sparse), nodes with the counts of 512 leaves, and one count per node in the owner's row.
 //! So a rank is two look-ups, and an insertion in the middle (expiry is not in order of seq) changes two rows and no other
-//! page. Inserting twice changes nothing.
+//! page. Inserting or removing twice changes nothing.
+//! A page whose last seq was taken out stays as an empty row.
 
 use foldhash::HashMap;
 
@@ -56,6 +57,24 @@ impl Leaf {
                 let absent = words[word] & mask == 0;
                 words[word] |= mask;
                 absent
+            }
+        }
+    }
+
+    fn remove(&mut self, bit: u16) -> bool {
+        match self {
+            Leaf::Sparse(list) => match list.binary_search(&bit) {
+                Ok(at) => {
+                    list.remove(at);
+                    true
+                }
+                Err(_) => false,
+            },
+            Leaf::Dense(words) => {
+                let (word, mask) = (usize::from(bit) / 64, 1 << (bit % 64));
+                let present = words[word] & mask != 0;
+                words[word] &= !mask;
+                present
             }
         }
     }
@@ -219,6 +238,24 @@ impl Big {
         Ok(true)
     }
 
+    fn remove(&mut self, db: &Db, prefix: Prefix<'_>, seq: u64) -> Result<bool> {
+        let (leaf_no, node_no) = (seq >> LEAF_BITS, seq >> (LEAF_BITS + NODE_BITS));
+        let leaf = self.leaf(db, prefix, leaf_no)?;
+        if !leaf.data.remove((seq as usize % LEAF_SEQS) as u16) {
+            return Ok(false);
+        }
+        leaf.dirty = true;
+        // The leaf held it, so its node and its top count it.
+        let node = self.node(db, prefix, node_no)?;
+        node.data.0[leaf_no as usize % NODE_LEAVES] -= 1;
+        node.dirty = true;
+        if let Some(top) = self.tops.get_mut(usize::try_from(node_no).unwrap_or(usize::MAX)) {
+            *top -= 1;
+        }
+        self.count -= 1;
+        Ok(true)
+    }
+
     fn rank(&mut self, db: &Db, prefix: Prefix<'_>, seq: u64) -> Result<u64> {
         let (leaf_no, node_no) = (seq >> LEAF_BITS, seq >> (LEAF_BITS + NODE_BITS));
         let top = usize::try_from(node_no).unwrap_or(usize::MAX).min(self.tops.len());
@@ -259,6 +296,14 @@ impl SeqSet {
             self.big = Some(big);
         }
         Ok(true)
+    }
+
+    /// Takes a seq out; `false` when it was not in.
+    pub fn remove(&mut self, db: &Db, prefix: Prefix<'_>, seq: u64) -> Result<bool> {
+        match &mut self.big {
+            Some(big) => big.remove(db, prefix, seq),
+            None => Ok(self.small.binary_search(&seq).map(|at| self.small.remove(at)).is_ok()),
+        }
     }
 
     /// How many are in the set up to and including `seq`.

@@ -79,6 +79,12 @@ pub fn open_verified(path: &Path, cache_bytes: u64) -> Result<Option<Verified>> 
     let Some(row) = db.get_uncounted(keys::MARK)? else {
         return Err(StoreError::damaged("verify view", "it has no mark"));
     };
+    let format = row.first().copied().unwrap_or_default();
+    if format != ROW_VERSION {
+        // Not damage: another build made it, and the log tells this one all it needs.
+        let detail = format!("its rows have format {format}, this build's have format {ROW_VERSION}");
+        return Err(StoreError::damaged("open view", detail));
+    }
     let mark = decode_mark(&row).map_err(|m| damaged_row(keys::MARK, m))?;
     let seed = seed_of(&mark.log_id);
     let mut found = Verified {

@@ -1,5 +1,5 @@
-//! A linear-hashed table of an owner: people of a channel, conversation states of a user. A look-up or an update is one
-//! row, whatever the size; while it is small it lies inside the owner's head row.
+//! A linear-hashed table of an owner: people of a channel, conversation states of a user, reactions to a message. A look-up
+//! or an update is one row, whatever the size; while it is small it lies inside the owner's head row.
 //!
 //! Buckets are addressed with a keyed hash (the log's id is the key), so nobody can aim at one bucket. One bucket is split
 //! at a time, when the average passes [`BUCKET_BYTES`]. A bucket longer than a row is cut into parts; with these averages
@@ -9,18 +9,16 @@ use foldhash::HashMap;
 use protocol::ids::Uid;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::codec::{Malformed, ROW_BYTES_MAX, Reader, Writer};
-use super::damaged_row;
+use super::codec::{Malformed, Reader, Writer};
 use super::db::{Db, Row};
 use super::keys::{self, Prefix};
+use super::{damaged_row, parts};
 use crate::store::Result;
 
 /// Average size of a bucket at which the next one is split.
 const BUCKET_BYTES: u64 = 1024;
 /// A table above this leaves the head row.
 pub const INLINE_BYTES_MAX: u64 = 640;
-/// A bucket's row holds at most this much of it.
-const PART_BYTES_MAX: usize = ROW_BYTES_MAX - 16;
 
 /// What a table is keyed by.
 pub trait TableKey: Clone + Ord {
@@ -61,6 +59,21 @@ impl TableKey for u32 {
     }
 }
 
+impl TableKey for u64 {
+    fn hash(&self, seed: u64) -> u64 {
+        xxh3_64_with_seed(&self.to_be_bytes(), seed)
+    }
+    fn put(&self, w: &mut Writer) {
+        w.varint(*self);
+    }
+    fn take(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        r.varint()
+    }
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
 /// What a table holds.
 pub trait TableValue: Default {
     /// About how long a new entry gets, without its key.
@@ -68,7 +81,8 @@ pub trait TableValue: Default {
     /// An empty value is not kept.
     fn is_empty(&self) -> bool;
     fn put(&self, w: &mut Writer);
-    fn take(r: &mut Reader<'_>) -> Result<Self, Malformed>;
+    /// `seed` is the table's, for values that hold tables.
+    fn take(r: &mut Reader<'_>, seed: u64) -> Result<Self, Malformed>;
     /// Bytes of memory beside the entry itself.
     fn weight(&self) -> usize;
 }
@@ -111,7 +125,7 @@ impl<K: TableKey, V: TableValue> Bucket<K, V> {
         let mut entries = Vec::new();
         while !r.is_empty() {
             let key = K::take(&mut r)?;
-            entries.push((key.hash(seed), key, V::take(&mut r)?));
+            entries.push((key.hash(seed), key, V::take(&mut r, seed)?));
         }
         if !entries.is_sorted_by(|a, b| (a.0, &a.1) < (b.0, &b.1)) {
             return Err(Malformed);
@@ -296,6 +310,17 @@ impl<K: TableKey, V: TableValue> Table<K, V> {
         ColdBuckets { seed: self.seed, stamp: self.stamp, numbers: cold }
     }
 
+    /// Every entry, empty ones included. What is not in memory is read and not kept.
+    pub fn for_each(&self, db: &Db, prefix: Prefix<'_>, mut each: impl FnMut(&K, &V)) -> Result<()> {
+        self.for_each_hot(&mut each).for_each(db, prefix, each)
+    }
+
+    /// Whether it is known to hold nothing: small, and every entry empty.
+    pub fn is_empty(&self) -> bool {
+        let holds = |bucket: &Bucket<K, V>| bucket.entries.iter().any(|(.., value)| !value.is_empty());
+        self.buckets == 0 && !self.loaded.get(&0).is_some_and(holds)
+    }
+
     /// Grows with every change and every split: while it stays, cold buckets are as they were.
     pub fn stamp(&self) -> u64 {
         self.stamp
@@ -336,20 +361,8 @@ impl<K: TableKey, V: TableValue> Table<K, V> {
             self.bytes = self.bytes.saturating_sub(bucket.bytes) + encoded.len() as u64;
             bucket.bytes = encoded.len() as u64;
             bucket.dirty = false;
-            let mut parts: Vec<&[u8]> = encoded.chunks(PART_BYTES_MAX).collect();
-            if parts.is_empty() {
-                parts.push(&[]);
-            }
-            for (part, bytes) in parts.iter().enumerate() {
-                let mut w = Writer::row();
-                w.u8(parts.len().min(255) as u8);
-                w.raw(bytes);
-                rows.push((keys::bucket(prefix, number, part as u8), Some(w.finish())));
-            }
-            for part in parts.len()..usize::from(bucket.parts) {
-                rows.push((keys::bucket(prefix, number, part as u8), None));
-            }
-            bucket.parts = parts.len().min(255) as u8;
+            let key = |part| keys::bucket(prefix, number, part);
+            bucket.parts = parts::write(&key, &encoded, bucket.parts, rows);
         }
         self.weight = self.loaded.values().map(Bucket::weight).sum();
     }
@@ -362,22 +375,9 @@ fn read_bucket<K: TableKey, V: TableValue>(
     seed: u64,
 ) -> Result<Bucket<K, V>> {
     let prefix = prefix();
-    let key = keys::bucket(&prefix, number, 0);
-    let Some(first) = db.get(&key)? else { return Ok(Bucket::default()) };
-    let decode = || -> Result<(u8, Vec<u8>), Malformed> {
-        let mut r = Reader::row(&first)?;
-        Ok((r.u8()?, r.rest().to_vec()))
-    };
-    let (parts, mut bytes) = decode().map_err(|m| damaged_row(&key, m))?;
-    for part in 1..parts {
-        let key = keys::bucket(&prefix, number, part);
-        let row = db.get(&key)?;
-        let row = row.as_deref().unwrap_or_default();
-        let mut r = Reader::row(row).map_err(|m| damaged_row(&key, m))?;
-        r.u8().map_err(|m| damaged_row(&key, m))?;
-        bytes.extend_from_slice(r.rest());
-    }
-    let mut bucket = Bucket::decode(&bytes, seed).map_err(|m| damaged_row(&key, m))?;
+    let key = |part| keys::bucket(&prefix, number, part);
+    let Some((bytes, parts)) = parts::read(db, &key)? else { return Ok(Bucket::default()) };
+    let mut bucket = Bucket::decode(&bytes, seed).map_err(|m| damaged_row(&key(0), m))?;
     bucket.parts = parts;
     Ok(bucket)
 }

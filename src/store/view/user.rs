@@ -1,4 +1,5 @@
-//! A user's rows in memory: tokens, conversation states, the packed list of channels, the log of own changes.
+//! A user's rows in memory: settings, tokens, conversation states, relations, the packed list of channels, the log of own
+//! changes.
 //!
 //! Invariants: as for channels, a record at or below `applied` changes nothing and decisions depend on this user's rows
 //! alone; the newest page of the list and of the changes lies in the head row.
@@ -7,21 +8,19 @@ use foldhash::HashMap;
 use protocol::ids::{Uid, Version};
 
 use super::cells::Owner;
+use super::change_log::ChangeLog;
 use super::codec::{Malformed, Reader, Writer};
 use super::db::{Db, Row};
 use super::table::{Table, TableValue};
 use super::{Context, damaged_row, keys};
-use crate::domain::conversation::ConversationState;
+use crate::domain::conversation::{ConversationFlags, ConversationState};
+use crate::domain::user::{Relation, Strangers, UserSettings};
 use crate::store::{CredentialHash, Result};
 
 /// Channel numbers of a page of the list: at most five bytes each.
 const LIST_PAGE: usize = 700;
 /// Channel numbers in the head row.
 const LIST_TAIL: usize = 128;
-/// Changes of a page: at most 13 bytes each.
-const CHANGES_PAGE: usize = 280;
-/// Changes in the head row.
-const CHANGES_TAIL: usize = 96;
 
 impl TableValue for ConversationState {
     const BYTES_HINT: u64 = 12;
@@ -34,17 +33,20 @@ impl TableValue for ConversationState {
         let fields = fields(self);
         w.u8(fields.iter().rev().fold(0, |bits, &n| bits << 1 | u8::from(n > 0)));
         fields.iter().filter(|&&n| n > 0).for_each(|&n| w.varint(n));
+        if self.flags_version > Version::ZERO {
+            w.u8(flag_bits(&self.flags));
+        }
     }
 
-    fn take(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn take(r: &mut Reader<'_>, _seed: u64) -> Result<Self, Malformed> {
         let bits = r.u8()?;
-        let mut fields = [0; 7];
+        let mut fields = [0; 8];
         for (bit, field) in fields.iter_mut().enumerate() {
             if bits >> bit & 1 == 1 {
                 *field = r.varint()?;
             }
         }
-        let [read_seq, read_version, delete_floor, delete_version, join_floor, join_version, leave_version] = fields;
+        let [read_seq, read_version, delete_floor, delete_version, join_floor, join_version, left, flagged] = fields;
         Ok(Self {
             read_seq,
             read_version: Version::new(read_version),
@@ -52,8 +54,9 @@ impl TableValue for ConversationState {
             delete_version: Version::new(delete_version),
             join_floor,
             join_version: Version::new(join_version),
-            leave_version: Version::new(leave_version),
-            ..Self::default()
+            leave_version: Version::new(left),
+            flags: if flagged > 0 { flags_of(r.u8()?) } else { ConversationFlags::default() },
+            flags_version: Version::new(flagged),
         })
     }
 
@@ -62,7 +65,37 @@ impl TableValue for ConversationState {
     }
 }
 
-fn fields(s: &ConversationState) -> [u64; 7] {
+fn flag_bits(f: &ConversationFlags) -> u8 {
+    [f.pinned, f.muted, f.request, f.accepted].iter().rev().fold(0, |bits, &on| bits << 1 | u8::from(on))
+}
+
+fn flags_of(bits: u8) -> ConversationFlags {
+    let on = |bit: u8| bits >> bit & 1 == 1;
+    ConversationFlags { pinned: on(0), muted: on(1), request: on(2), accepted: on(3) }
+}
+
+impl TableValue for Relation {
+    const BYTES_HINT: u64 = 1;
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn put(&self, w: &mut Writer) {
+        w.u8(u8::from(self.contact) | u8::from(self.blocked) << 1);
+    }
+
+    fn take(r: &mut Reader<'_>, _seed: u64) -> Result<Self, Malformed> {
+        let bits = r.u8()?;
+        Ok(Self { contact: bits & 1 != 0, blocked: bits & 2 != 0 })
+    }
+
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+fn fields(s: &ConversationState) -> [u64; 8] {
     [
         s.read_seq,
         s.read_version.get(),
@@ -71,6 +104,7 @@ fn fields(s: &ConversationState) -> [u64; 7] {
         s.join_floor,
         s.join_version.get(),
         s.leave_version.get(),
+        s.flags_version.get(),
     ]
 }
 
@@ -95,22 +129,18 @@ pub struct UserState {
     applied: u64,
     created: bool,
     sent: bool,
+    settings: UserSettings,
     tokens: Vec<Token>,
     states: Table<u32, ConversationState>,
+    /// What others are to the user.
+    relations: Table<Uid, Relation>,
     /// In how many channels the user is a member now.
     member_of: u64,
     list_count: u64,
     list_pages: u32,
     list_tail: Vec<u32>,
     list_full: HashMap<u32, Page<u32>>,
-    /// Pages first..end exist.
-    changes_first: u32,
-    changes_end: u32,
-    changes_count: u64,
-    changes_tail: Vec<(u64, u32)>,
-    changes_full: HashMap<u32, Page<(u64, u32)>>,
-    /// Rows of pages that compaction left behind.
-    changes_gone: std::ops::Range<u32>,
+    changes: ChangeLog,
     dirty: bool,
     /// Tokens whose rows changed since the last snapshot.
     pub tokens_dirty: Vec<CredentialHash>,
@@ -132,11 +162,11 @@ impl Owner for UserState {
     }
 
     fn weight(&self) -> usize {
-        500 + self.states.weight()
+        550 + self.states.weight()
+            + self.relations.weight()
             + 4 * self.list_tail.capacity()
-            + 16 * self.changes_tail.capacity()
+            + self.changes.weight()
             + self.list_full.len() * 4 * LIST_PAGE
-            + self.changes_full.len() * 16 * CHANGES_PAGE
     }
 }
 
@@ -160,34 +190,6 @@ fn take_list(r: &mut Reader<'_>) -> Result<Vec<u32>, Malformed> {
     Ok(list)
 }
 
-fn put_changes(w: &mut Writer, changes: &[(u64, u32)]) {
-    w.varint(changes.len() as u64);
-    let mut previous = 0;
-    for &(version, no) in changes {
-        w.varint(version - previous);
-        w.varint(u64::from(no));
-        previous = version;
-    }
-}
-
-fn take_changes(r: &mut Reader<'_>) -> Result<Vec<(u64, u32)>, Malformed> {
-    let count = r.count(super::codec::ROW_BYTES_MAX)?;
-    let mut version = 0u64;
-    (0..count)
-        .map(|_| {
-            version = version.checked_add(r.varint()?).ok_or(Malformed)?;
-            Ok((version, r.varint32()?))
-        })
-        .collect()
-}
-
-fn read_changes(db: &Db, prefix: &[u8], page: u32) -> Result<Vec<(u64, u32)>> {
-    let key = keys::page4(prefix, page);
-    let row = db.get(&key)?;
-    let decoded = row.as_deref().ok_or(Malformed).and_then(|row| take_changes(&mut Reader::row(row)?));
-    decoded.map_err(|m| damaged_row(&key, m))
-}
-
 impl UserState {
     fn absent(uid: &Uid, seed: u64) -> Self {
         Self {
@@ -195,19 +197,16 @@ impl UserState {
             applied: 0,
             created: false,
             sent: false,
+            settings: UserSettings::default(),
             tokens: Vec::new(),
             states: Table::new(seed),
+            relations: Table::new(seed),
             member_of: 0,
             list_count: 0,
             list_pages: 0,
             list_tail: Vec::new(),
             list_full: HashMap::default(),
-            changes_first: 0,
-            changes_end: 0,
-            changes_count: 0,
-            changes_tail: Vec::new(),
-            changes_full: HashMap::default(),
-            changes_gone: 0..0,
+            changes: ChangeLog::default(),
             dirty: false,
             tokens_dirty: Vec::new(),
         }
@@ -219,26 +218,25 @@ impl UserState {
         state.applied = r.varint()?;
         let flags = r.u8()?;
         (state.created, state.sent) = (flags & 1 != 0, flags & 2 != 0);
+        state.settings = UserSettings { strangers: Strangers::from_stored(flags >> 2).ok_or(Malformed)? };
         for _ in 0..r.count(256)? {
             let token = Token { device_flag: r.u8()?, device_level: r.u8()?, hash: r.array()? };
             state.tokens.push(token);
         }
         state.states = Table::take_head(&mut r, seed)?;
+        state.relations = Table::take_head(&mut r, seed)?;
         state.member_of = r.varint()?;
         state.list_count = r.varint()?;
         state.list_pages = r.varint32()?;
         state.list_tail = take_list(&mut r)?;
-        state.changes_first = r.varint32()?;
-        state.changes_end = r.varint32()?;
-        state.changes_count = r.varint()?;
-        state.changes_tail = take_changes(&mut r)?;
+        state.changes = ChangeLog::take(&mut r)?;
         Ok(state)
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut w = Writer::row();
         w.varint(self.applied);
-        w.u8(u8::from(self.created) | u8::from(self.sent) << 1);
+        w.u8(u8::from(self.created) | u8::from(self.sent) << 1 | (self.settings.strangers as u8) << 2);
         w.varint(self.tokens.len() as u64);
         for token in &self.tokens {
             w.u8(token.device_flag);
@@ -246,14 +244,12 @@ impl UserState {
             w.raw(&token.hash);
         }
         self.states.put_head(&mut w);
+        self.relations.put_head(&mut w);
         w.varint(self.member_of);
         w.varint(self.list_count);
         w.varint(u64::from(self.list_pages));
         put_list(&mut w, &self.list_tail);
-        w.varint(u64::from(self.changes_first));
-        w.varint(u64::from(self.changes_end));
-        w.varint(self.changes_count);
-        put_changes(&mut w, &self.changes_tail);
+        self.changes.put(&mut w);
         w.finish()
     }
 
@@ -333,11 +329,7 @@ impl UserState {
                 self.spill_list();
             }
         }
-        self.changes_count += 1;
-        self.changes_tail.push((version.get(), no));
-        if self.changes_tail.len() >= CHANGES_TAIL {
-            self.spill_changes();
-        }
+        self.changes.push(version.get(), u64::from(no));
         Ok(())
     }
 
@@ -380,6 +372,28 @@ impl UserState {
         })
     }
 
+    pub fn flag(&mut self, ctx: &Context<'_>, version: Version, no: u32, flags: ConversationFlags) -> Result<()> {
+        self.change(ctx, version, no, true, |state| {
+            state.flags = flags;
+            state.flags_version = version;
+            true
+        })
+    }
+
+    pub fn set(&mut self, version: Version, settings: UserSettings) {
+        if self.begin(version) {
+            self.settings = settings;
+        }
+    }
+
+    pub fn relate(&mut self, ctx: &Context<'_>, version: Version, peer: &Uid, relation: Relation) -> Result<()> {
+        if self.begin(version) {
+            let uid = self.uid.clone();
+            *self.relations.entry(ctx.db, &|| keys::user(keys::RELATIONS, uid.as_str()), peer)?.0 = relation;
+        }
+        Ok(())
+    }
+
     /// Moves the tail into the newest page while that has room, else into a new one.
     fn spill_list(&mut self) {
         let tail = std::mem::take(&mut self.list_tail);
@@ -392,20 +406,6 @@ impl UserState {
         }
         self.list_full.insert(self.list_pages, Page { rows: tail, dirty: true });
         self.list_pages += 1;
-    }
-
-    fn spill_changes(&mut self) {
-        let tail = std::mem::take(&mut self.changes_tail);
-        if self.changes_end > self.changes_first
-            && let Some(last) = self.changes_full.get_mut(&(self.changes_end - 1))
-            && last.rows.len() + tail.len() <= CHANGES_PAGE
-        {
-            last.rows.extend(tail);
-            last.dirty = true;
-            return;
-        }
-        self.changes_full.insert(self.changes_end, Page { rows: tail, dirty: true });
-        self.changes_end += 1;
     }
 
     // Questions.
@@ -447,26 +447,29 @@ impl UserState {
 
     /// Channels with own changes above `since`, newest first, each once.
     pub fn changes(&self, db: &Db, since: u64) -> Result<Vec<u32>> {
-        let mut seen = foldhash::HashSet::default();
+        let prefix = || keys::user(keys::CHANGES, self.uid.as_str());
+        let changed = self.changes.after(db, &prefix, since, usize::MAX)?;
+        let numbers = changed.into_iter().map(|(no, _)| u32::try_from(no));
+        numbers.collect::<Result<_, _>>().map_err(|_| damaged_row(&prefix(), Malformed))
+    }
+
+    pub fn settings(&self) -> UserSettings {
+        self.settings
+    }
+
+    pub fn relation(&mut self, db: &Db, peer: &Uid) -> Result<Relation> {
+        let uid = self.uid.clone();
+        let found = self.relations.get(db, &|| keys::user(keys::RELATIONS, uid.as_str()), peer)?;
+        Ok(found.map_or(Relation::default(), |relation| *relation))
+    }
+
+    /// Everybody who is anything to the user, by uid.
+    pub fn relations(&self, db: &Db) -> Result<Vec<(Uid, Relation)>> {
         let mut found = Vec::new();
-        let mut take = |rows: &[(u64, u32)]| {
-            let newer = rows.iter().rev().take_while(|(version, _)| *version > since);
-            found.extend(newer.map(|(_, no)| *no).filter(|no| seen.insert(*no)));
-            rows.first().is_none_or(|(version, _)| *version > since)
-        };
-        if !take(&self.changes_tail) {
-            return Ok(found);
-        }
-        let prefix = keys::user(keys::CHANGES, self.uid.as_str());
-        for page in (self.changes_first..self.changes_end).rev() {
-            let go_on = match self.changes_full.get(&page) {
-                Some(page) => take(&page.rows),
-                None => take(&read_changes(db, &prefix, page)?),
-            };
-            if !go_on {
-                break;
-            }
-        }
+        self.relations.for_each(db, &|| keys::user(keys::RELATIONS, self.uid.as_str()), |peer, relation| {
+            found.extend((!relation.is_empty()).then(|| (peer.clone(), *relation)));
+        })?;
+        found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(found)
     }
 
@@ -474,33 +477,9 @@ impl UserState {
 
     /// Rewrites the log of own changes without superseded entries once they dominate.
     pub fn compact(&mut self, db: &Db) -> Result<()> {
-        if self.changes_count <= 2 * self.list_count + 2 * CHANGES_PAGE as u64 || !self.changes_gone.is_empty() {
-            return Ok(());
-        }
-        let prefix = keys::user(keys::CHANGES, self.uid.as_str());
-        let mut kept = Vec::new();
-        let mut seen = foldhash::HashSet::default();
-        let mut keep = |rows: &[(u64, u32)]| {
-            kept.extend(rows.iter().rev().filter(|(_, no)| seen.insert(*no)));
-        };
-        keep(&self.changes_tail);
-        for page in (self.changes_first..self.changes_end).rev() {
-            match self.changes_full.get(&page) {
-                Some(page) => keep(&page.rows),
-                None => keep(&read_changes(db, &prefix, page)?),
-            }
-        }
-        kept.reverse();
-        self.changes_gone = self.changes_first..self.changes_end;
-        self.changes_first = self.changes_end;
-        self.changes_count = kept.len() as u64;
-        self.changes_full.clear();
-        for rows in kept.chunks(CHANGES_PAGE) {
-            self.changes_full.insert(self.changes_end, Page { rows: rows.to_vec(), dirty: true });
-            self.changes_end += 1;
-        }
-        self.changes_tail.clear();
-        self.dirty = true;
+        let uid = self.uid.clone();
+        let prefix = || keys::user(keys::CHANGES, uid.as_str());
+        self.dirty |= self.changes.compact(db, &prefix, self.list_count)?;
         Ok(())
     }
 
@@ -516,14 +495,8 @@ impl UserState {
             rows.push((keys::page4(&list, number), Some(w.finish())));
             page.dirty = false;
         }
-        let changes = keys::user(keys::CHANGES, uid);
-        for (&number, page) in self.changes_full.iter_mut().filter(|(_, p)| p.dirty) {
-            let mut w = Writer::row();
-            put_changes(&mut w, &page.rows);
-            rows.push((keys::page4(&changes, number), Some(w.finish())));
-            page.dirty = false;
-        }
-        rows.extend(std::mem::replace(&mut self.changes_gone, 0..0).map(|page| (keys::page4(&changes, page), None)));
+        self.relations.snapshot(&keys::user(keys::RELATIONS, uid), &mut rows);
+        self.changes.snapshot(&keys::user(keys::CHANGES, uid), &mut rows);
         rows.push((keys::user(keys::USER, uid), Some(self.encode())));
         self.dirty = false;
         rows
@@ -533,8 +506,6 @@ impl UserState {
     pub fn settle(&mut self) {
         let newest = self.list_pages.checked_sub(1);
         self.list_full.retain(|&n, page| page.dirty || (Some(n) == newest && page.rows.len() < LIST_PAGE - LIST_TAIL));
-        let newest = self.changes_end.checked_sub(1);
-        let room = CHANGES_PAGE - CHANGES_TAIL;
-        self.changes_full.retain(|&n, page| page.dirty || (Some(n) == newest && page.rows.len() < room));
+        self.changes.settle();
     }
 }
