@@ -146,6 +146,34 @@ async fn e2_a_namespace_is_a_world_of_its_own() {
     assert_eq!(texts(&acme, json!({"chat_id": mine})).await, ["secret", "from a socket"]);
     assert_eq!(texts(&root, json!({"chat_id": default})).await, Vec::<String>::new());
 
+    // What a socket of it shows and makes has no prefix, and lies inside.
+    say(&acme, &mine, "Barry", "to a socket").await;
+    let delivered = john.deliver().await;
+    let from = delivered.messages[0].from_uid.to_string();
+    assert_eq!((&*delivered.channel_id, from.as_str()), ("Barry", "Barry"));
+    let client_seq = john.seq();
+    let group = protocol::native::Group {
+        client_seq,
+        name: "g".into(),
+        icon: "".into(),
+        description: "".into(),
+        members: vec!["Barry".into()],
+    };
+    john.send(&protocol::native::ClientFrame::Group(group)).await;
+    let made = john
+        .expect(|frame| match frame {
+            protocol::native::ServerFrame::Profile(made) => {
+                Some((made.channel_id.to_string(), made.creator.to_string()))
+            }
+            _ => None,
+        })
+        .await;
+    assert_eq!(made.1, "John");
+    assert_eq!(john.say(&made.0, 2, b"among us").await.message_seq, 1);
+    let info =
+        root.post("/channel/messagesync", json!({"login_uid": "Barry", "channel_id": made.0, "channel_type": 2}));
+    assert_eq!(info.await.json["messages"], json!([]), "no such group in the default namespace");
+
     // Names that are none.
     let long = "x".repeat(61);
     for name in ["a@b", "a#b", long.as_str()] {

@@ -209,6 +209,23 @@ async fn e12_connect_streams_messages_as_they_come() {
         let printed: Vec<Value> = [first, second].iter().map(|l| serde_json::from_str(l).expect("JSON")).collect();
         assert_eq!(json!(printed), page["messages"]);
     }
+    // A tenant's key listens among its own, and names nobody's namespace aloud.
+    let bound = root.done("/admin/keys", json!({"name": "t", "scopes": ["admin"], "namespace": "acme"})).await;
+    let bound = bound["key"].as_str().expect("a key");
+    let tenant = Caller::with(&desk.server, bound);
+    for users in [json!(["John", "Barry"]), json!(["John", "Barry", "Bob"])] {
+        let theirs = tenant.done("/chat/New", json!({ "user_ids": users })).await["chat_id"].clone();
+        let id = theirs.as_str().expect("a chat");
+        let call = format!("micro chat connect --chat_id={id} --user_id=Barry --key={bound} --namespace=acme");
+        let (_child, out, err) = Listening::start(&desk, &call);
+        let (ready, _err) = line(err).await;
+        assert!(ready.contains("connected as Barry"), "{ready}");
+        tenant.done("/chat/Send", json!({"chat_id": id, "user_id": "John", "text": "hi"})).await;
+        let (printed, _out) = line(out).await;
+        let page = tenant.done("/chat/History", json!({"chat_id": id})).await;
+        assert_eq!(serde_json::from_str::<Value>(&printed).expect("JSON"), page["messages"][0]);
+        assert_eq!(page["messages"][0]["user_id"], "John");
+    }
     let error = desk.run(&format!("micro chat connect --chat_id={chat} --user_id=Eve")).await.error();
     assert_eq!(error["Id"], "chat.History.NotMember");
 }
