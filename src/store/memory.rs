@@ -285,7 +285,7 @@ impl Store for MemoryStore {
         let Some(found) = state.channels.get(&channel) else { return Ok(None) };
         let Some(seq) = found.by_name.get(&(from_uid.clone(), client_msg_no.clone())) else { return Ok(None) };
         self.count_log(1);
-        Ok(found.message(*seq).map(|message| message.read(&found.key)))
+        Ok(found.message(*seq).map(|message| message.as_sent(&found.key)))
     }
 
     fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>> {

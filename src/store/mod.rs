@@ -486,7 +486,8 @@ pub trait Store: Send + Sync + 'static {
     fn probe(&self, channel: ChannelNo, fingerprint: u64) -> Probe;
     /// Loads what `probe` needs for a channel, so that it answers from memory afterwards.
     fn warm(&self, channel: ChannelNo) -> Result<()>;
-    /// The stored message of this name, decided by the log record.
+    /// The stored message of this name, decided by the log record: as it was sent, whatever it was edited to or people said
+    /// of it since, so that a retry can be compared with it. Revoked and expired ones have no payload here either.
     fn message_by_client_msg_no(
         &self,
         channel: ChannelNo,

@@ -100,6 +100,16 @@ impl Stored {
         live.then(|| self.version.unix_ms() + u64::from(self.record.expire_s) * 1_000)
     }
 
+    /// Without what was changed since, but withheld where it is over.
+    pub(super) fn as_sent(&self, key: &ChannelKey) -> Message {
+        let message = self.read(key);
+        if message.state != MessageState::Live {
+            return message;
+        }
+        let (payload, extras) = (self.record.payload.clone(), self.record.extras.clone());
+        Message { payload, extras, edited: Version::ZERO, reactions: Vec::new(), ..message }
+    }
+
     pub(super) fn read(&self, key: &ChannelKey) -> Message {
         let record = &self.record;
         if self.damaged {
