@@ -4,7 +4,7 @@
 //! read half waits for the store.
 
 use bytes::Bytes;
-use protocol::ids::{Uid, Version};
+use protocol::ids::Version;
 use protocol::native as wire;
 
 use super::native::answers::Asked;
@@ -57,7 +57,7 @@ pub(super) fn edit(
     frame: &wire::Edit<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let extras = extras_of(frame.reply_to, &frame.mentions, frame.mention_all, &frame.files)?;
+    let extras = extras_of(&asked.uid, frame.reply_to, &frame.mentions, frame.mention_all, &frame.files)?;
     // Copied once: the frame lies in a buffer that all connections share.
     let (seq, payload) = (frame.message_seq, Bytes::copy_from_slice(&frame.payload));
     Ok(async move { Ok(asked.done(hub.edit(reader(&asked), key, seq, payload, extras).await?)) })
@@ -140,7 +140,7 @@ pub(super) fn relation(
     hub: Hub,
     frame: &wire::Relation<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
-    let peer = Uid::new(&frame.uid).map_err(bad_id("uid"))?;
+    let peer = asked.uid.neighbour(&frame.uid).map_err(bad_id("uid"))?;
     let change = RelationChange { contact: frame.contact, blocked: frame.blocked };
     Ok(async move {
         let now = hub.put_relation(asked.uid.clone(), peer.clone(), change).await?;
@@ -190,7 +190,7 @@ pub(super) fn group(
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let members = match frame.members.as_slice() {
         [] => Vec::new(),
-        members => uids_of("members", members)?,
+        members => uids_of(&asked.uid, "members", members)?,
     };
     let profile = ChannelProfile {
         name: frame.name.clone().into_owned(),
@@ -245,7 +245,7 @@ pub(super) fn invite(
     frame: &wire::Invite<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let uids = uids_of("uids", &frame.uids)?;
+    let uids = uids_of(&asked.uid, "uids", &frame.uids)?;
     Ok(async move {
         hub.invite(reader(&asked), key, uids).await?;
         Ok(asked.done(Version::ZERO))
@@ -258,7 +258,7 @@ pub(super) fn expel(
     frame: &wire::Expel<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let uids = uids_of("uids", &frame.uids)?;
+    let uids = uids_of(&asked.uid, "uids", &frame.uids)?;
     Ok(async move {
         hub.expel(reader(&asked), key, uids).await?;
         Ok(asked.done(Version::ZERO))
@@ -271,7 +271,7 @@ pub(super) fn role(
     frame: &wire::GiveRole<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let member = Uid::new(&frame.uid).map_err(bad_id("uid"))?;
+    let member = asked.uid.neighbour(&frame.uid).map_err(bad_id("uid"))?;
     let role = match frame.role {
         wire::Role::Member => Role::Member,
         wire::Role::Admin => Role::Admin,

@@ -2,17 +2,26 @@
 //! its head what it proves. Conditions are waited for with a time limit, never durations.
 
 mod agreement;
+mod curl;
 mod data_dir;
 mod dedupe;
 mod drain;
 mod expiry;
 mod fanout;
+mod features;
 mod handshake;
 mod harness;
 mod http;
 mod http_back_end;
+mod http_chats;
 mod http_conversation;
+mod http_files;
+mod http_m3o;
+mod http_relation;
+mod http_threads;
+mod http_vectors;
 mod limits;
+mod micro;
 mod ordering;
 mod presence;
 mod raw;
@@ -20,3 +29,5 @@ mod send_ack;
 mod slow_consumer;
 mod sync;
 mod sync_props;
+mod vectors;
+mod wire_features;

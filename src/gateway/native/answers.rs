@@ -56,7 +56,7 @@ impl Asked {
             channel_id: key.id_for(self.uid.as_str()).into(),
             channel_type: key.channel_type().to_wire(),
             message_seq,
-            uids: read_by.uids.iter().map(|uid| uid.as_str().into()).collect(),
+            uids: read_by.uids.iter().map(|uid| uid.bare().into()).collect(),
             of: read_by.of,
             more: read_by.more,
         };
@@ -81,7 +81,7 @@ impl Asked {
     /// `relations`.
     pub fn relations(&self, relations: &[(Uid, Relation)]) -> Bytes {
         let item = |(uid, relation): &(Uid, Relation)| RelationItem {
-            uid: Cow::Owned(uid.as_str().to_owned()),
+            uid: Cow::Owned(uid.bare().to_owned()),
             contact: relation.contact,
             blocked: relation.blocked,
         };
@@ -108,7 +108,7 @@ impl Asked {
             name: profile.name.as_str().into(),
             icon: profile.icon.as_str().into(),
             description: profile.description.as_str().into(),
-            creator: profile.creator.as_ref().map_or("", Uid::as_str).into(),
+            creator: profile.creator.as_ref().map_or("", Uid::bare).into(),
         };
         frame(self.encoding, &ServerFrame::Profile(now))
     }
@@ -135,7 +135,7 @@ pub(super) fn member_item(uid: &Uid, role: Role) -> MemberItem<'_> {
         Role::Admin => native::Role::Admin,
         Role::Owner => native::Role::Owner,
     };
-    MemberItem { uid: uid.as_str().into(), role }
+    MemberItem { uid: uid.bare().into(), role }
 }
 
 /// Leaves out what would make a page too large; the first message always stays, so that every page goes on.
