@@ -83,9 +83,9 @@ def fuzz(name, headers, examples, phases, reached, *more):
     print(f"\n-- {name}", flush=True)
     command = [
         str(ST), "run", f"{URL}/openapi.json", "--seed", SEED, "--max-examples", str(examples), "--phases", phases,
-        "--checks", CHECKS, "--request-timeout", "20", "--continue-on-failure", "--max-failures", "20", "--no-color",
+        "--checks", CHECKS, "--request-timeout", "20", "--continue-on-failure", "--max-failures", "100", "--no-color",
         "--generation-database", "none",
-        "--generation-with-security-parameters", "false", "--warnings", "off", "--output-truncate", "false",
+        "--generation-with-security-parameters", "false", "--warnings", "off", "--output-truncate", "true",
     ]
     command += more
     for header, value in headers.items():
