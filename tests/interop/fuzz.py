@@ -98,6 +98,8 @@ def fuzz(name, headers, examples, phases, reached, *more):
             "PYTHONDONTWRITEBYTECODE": "1",
             "SCHEMATHESIS_HOOKS": "hooks",
             "CHINWAG_INTEROP_SEED": SEED,
+            "CHINWAG_INTEROP_URL": URL,
+            "CHINWAG_INTEROP_KEY": ROOT,
             "CHINWAG_INTEROP_ANSWERS": str(file),
         }
         sound = subprocess.run(command, env=environment, cwd=directory, check=False).returncode == 0
