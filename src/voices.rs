@@ -184,6 +184,9 @@ pub const BODY_TOO_LARGE: Voice = row("too_large", 413, 9, RelationCode::PARAMET
 /// A body that ended early.
 pub const BODY_BROKEN: Voice =
     row("body_broken", 400, 9, RelationCode::PARAMETER, "Invalid", CloseReason::ProtocolError);
+/// A range beyond a file's end.
+pub const RANGE_NOT_SATISFIABLE: Voice =
+    row("range_not_satisfiable", 416, 11, RelationCode::PARAMETER, "Invalid", CloseReason::ProtocolError);
 /// A path no route has.
 pub const NO_SUCH_PATH: Voice =
     row("no_such_path", 404, 11, RelationCode::NOT_FOUND, "NotFound", CloseReason::ProtocolError);

@@ -1,6 +1,6 @@
 //! A channel's settings and who may do what in it.
 
-use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, Uid, Version};
 
 use super::refusal::Refusal;
 
@@ -265,6 +265,22 @@ pub fn set_id(uids: &[Uid]) -> String {
     // No uid holds this character unless as the end of its namespace, which all of one set share.
     let name = format!("set:{}", names.join("\u{1e}"));
     uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
+}
+
+/// The chat id of a group that `owner` makes of these users in a request with a name of its own: the same name and users,
+/// in any order, name the same group again.
+#[must_use]
+pub fn named_set_id(owner: &Uid, name: &ClientMsgNo, uids: &[Uid]) -> String {
+    let mut all = uids.to_vec();
+    all.push(owner.clone());
+    let name = format!("named:{owner}\u{1e}{name}\u{1e}{}", set_id(&all));
+    uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
+}
+
+/// The chat id of a project's group (`group` of threads.txt): one per project.
+#[must_use]
+pub fn project_id(project: &str) -> String {
+    uuid::Uuid::new_v5(&CHAT_IDS, format!("project:{project}").as_bytes()).hyphenated().to_string()
 }
 
 /// Who asks, for the rules of sending.

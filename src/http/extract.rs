@@ -58,7 +58,7 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
 }
 
 /// Reads a body up to a limit; a declared length above it is refused before a byte is read.
-async fn read_body(request: Request, max: usize) -> Result<bytes::Bytes, Problem> {
+pub(super) async fn read_body(request: Request, max: usize) -> Result<bytes::Bytes, Problem> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|n| n > max as u64) {
         return Err(Problem::BodyTooLarge { max });

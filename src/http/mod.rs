@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -26,13 +26,17 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 
 pub mod admin;
+pub mod caller;
 pub mod dialects;
 pub mod envelope;
 pub mod extract;
 pub mod features;
+pub mod files;
+pub mod loose;
 pub mod message;
 pub mod names;
 pub mod ops;
+pub mod pages;
 pub mod problem;
 pub mod reference;
 mod server;
@@ -49,6 +53,8 @@ pub const VERSION_HEADER: HeaderName = HeaderName::from_static("x-chinwag-versio
 pub const RESET_HEADER: HeaderName = HeaderName::from_static("x-chinwag-reset");
 /// Longest request id taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+/// How many times `http.request_timeout_ms` an upload may take: an hour by default.
+const UPLOAD_TIMEOUTS_MAX: u32 = 120;
 
 /// What handlers work with.
 pub struct HttpState {
@@ -98,9 +104,12 @@ impl HttpState {
 /// All routes with their documentation. A dialect is one line here.
 fn routes() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(ops::document())
+        .merge(dialects::chats::routes())
         .merge(dialects::conversation::routes())
         .merge(dialects::m3o::routes())
         .merge(dialects::relation::routes())
+        .merge(dialects::threads::routes())
+        .merge(files::routes())
         .merge(reference::routes())
         .merge(features::routes())
         .merge(admin::routes())
@@ -135,8 +144,15 @@ fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::any())
         .allow_headers(AllowHeaders::mirror_request())
-        .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
-        .expose_headers(ExposeHeaders::list([REQUEST_ID, VERSION_HEADER, RESET_HEADER]))
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]))
+        .expose_headers(ExposeHeaders::list([
+            REQUEST_ID,
+            VERSION_HEADER,
+            RESET_HEADER,
+            header::CONTENT_RANGE,
+            header::CONTENT_DISPOSITION,
+            header::ETAG,
+        ]))
         .max_age(Duration::from_secs(86_400))
 }
 
@@ -151,11 +167,14 @@ fn class_of(path: &str) -> &'static str {
     let mut parts = path.trim_start_matches('/').split('/');
     match parts.next().unwrap_or_default() {
         "api" => match (parts.next(), parts.next()) {
+            (Some("v1"), Some("chat")) => "threads",
+            (Some("v1"), Some("files")) => "files",
             (Some("v1"), Some("auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts")) => {
                 "relation"
             }
             _ => "unknown",
         },
+        "chats" => "chats",
         "chat" => "m3o",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
@@ -170,6 +189,8 @@ fn class_of(path: &str) -> &'static str {
 /// The voice of a path, by its class.
 fn voice_of(state: &HttpState, class: &str, path: &str) -> &'static dyn Envelope {
     match class {
+        "chats" => &dialects::chats::Voice,
+        "threads" => &dialects::threads::Voice,
         "m3o" => dialects::m3o::voice_of(path),
         "relation" if state.relation_http_errors => &dialects::relation::IN_STATUS,
         "relation" => &dialects::relation::IN_BODY,
@@ -184,6 +205,9 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
     let path = request.uri().path();
     let route = class_of(path);
     let voice = voice_of(&state, route, path);
+    // An upload takes as long as its bytes do; its handler bounds their silence instead.
+    let is_upload = route == "files" && request.method() == Method::POST;
+    let timeout = if is_upload { state.request_timeout * UPLOAD_TIMEOUTS_MAX } else { state.request_timeout };
     let span = tracing::info_span!(
         "request",
         request.id = request_id.to_str().unwrap_or_default(),
@@ -191,7 +215,7 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
         route,
     );
     async {
-        let mut response = match tokio::time::timeout(state.request_timeout, next.run(request)).await {
+        let mut response = match tokio::time::timeout(timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::TimedOut.into_response(),
         };
@@ -199,11 +223,13 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
             state.metrics.refused(problem.code());
             log_problem(&problem);
             let rendered = voice.problem(&problem, request_id.to_str().unwrap_or_default());
-            // A 405 lists the methods there are.
-            let allow = response.headers().get(axum::http::header::ALLOW).cloned();
+            // A 405 lists the methods there are, a 416 says how much there is.
+            let kept = [header::ALLOW, header::CONTENT_RANGE].map(|name| (response.headers_mut().remove(&name), name));
             response = rendered;
-            if let Some(allow) = allow {
-                response.headers_mut().insert(axum::http::header::ALLOW, allow);
+            for (value, name) in kept {
+                if let Some(value) = value {
+                    response.headers_mut().insert(name, value);
+                }
             }
         }
         let elapsed_ms = began.elapsed().as_secs_f64() * 1_000.0;

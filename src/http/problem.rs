@@ -4,7 +4,8 @@
 //! `super::edge` gives it the voice of the request's dialect. Invariant: every answer that is no success carries a
 //! `Problem` in its extensions until the edge has rendered it.
 
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_RANGE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::refusal::Refusal;
@@ -36,6 +37,11 @@ pub enum Problem {
     },
     /// The body ended early or was not sent in time.
     BodyBroken,
+    /// The range asked for lies beyond the end.
+    RangeNotSatisfiable {
+        /// Bytes there are.
+        size: u64,
+    },
     /// No route has this path.
     NoSuchPath,
     /// The path has no such method.
@@ -69,6 +75,7 @@ impl Problem {
             Self::ApplicationUnknown { .. } => voices::APPLICATION_UNKNOWN,
             Self::BodyTooLarge { .. } => voices::BODY_TOO_LARGE,
             Self::BodyBroken => voices::BODY_BROKEN,
+            Self::RangeNotSatisfiable { .. } => voices::RANGE_NOT_SATISFIABLE,
             Self::NoSuchPath => voices::NO_SUCH_PATH,
             Self::MethodNotAllowed => voices::METHOD_NOT_ALLOWED,
             Self::TimedOut => voices::TIMED_OUT,
@@ -100,6 +107,7 @@ impl Problem {
             Self::ApplicationUnknown { given: true } => "the ApiKey is not known".into(),
             Self::BodyTooLarge { max } => format!("the body is larger than {max} bytes"),
             Self::BodyBroken => "the body ended before it was complete".into(),
+            Self::RangeNotSatisfiable { size } => format!("the range lies beyond the end, there are {size} bytes"),
             Self::NoSuchPath => "no such path, see /openapi.json".into(),
             Self::MethodNotAllowed => "this path does not take this method, see /openapi.json".into(),
             Self::TimedOut => "the request took too long; what it began may still be carried out".into(),
@@ -133,6 +141,11 @@ impl IntoResponse for Problem {
     /// A bare status with the problem in the extensions; `super::edge` fills the body.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
+        if let Self::RangeNotSatisfiable { size } = self
+            && let Ok(value) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            response.headers_mut().insert(CONTENT_RANGE, value);
+        }
         response.extensions_mut().insert(self);
         response
     }

@@ -56,7 +56,7 @@ impl Asked {
             channel_id: key.id_for(self.uid.as_str()).into(),
             channel_type: key.channel_type().to_wire(),
             message_seq,
-            uids: read_by.uids.iter().map(|uid| uid.as_str().into()).collect(),
+            uids: read_by.uids.iter().map(|uid| uid.bare().into()).collect(),
             of: read_by.of,
             more: read_by.more,
         };
@@ -80,11 +80,9 @@ impl Asked {
 
     /// `relations`.
     pub fn relations(&self, relations: &[(Uid, Relation)]) -> Bytes {
-        let item = |(uid, relation): &(Uid, Relation)| RelationItem {
-            uid: Cow::Owned(uid.as_str().to_owned()),
-            contact: relation.contact,
-            blocked: relation.blocked,
-        };
+        fn item((uid, relation): &(Uid, Relation)) -> RelationItem<'_> {
+            RelationItem { uid: Cow::Borrowed(uid.bare()), contact: relation.contact, blocked: relation.blocked }
+        }
         let list = RelationsList { client_seq: self.client_seq, relations: relations.iter().map(item).collect() };
         frame(self.encoding, &ServerFrame::Relations(list))
     }
@@ -108,7 +106,7 @@ impl Asked {
             name: profile.name.as_str().into(),
             icon: profile.icon.as_str().into(),
             description: profile.description.as_str().into(),
-            creator: profile.creator.as_ref().map_or("", Uid::as_str).into(),
+            creator: profile.creator.as_ref().map_or("", Uid::bare).into(),
         };
         frame(self.encoding, &ServerFrame::Profile(now))
     }
@@ -135,7 +133,7 @@ pub(super) fn member_item(uid: &Uid, role: Role) -> MemberItem<'_> {
         Role::Admin => native::Role::Admin,
         Role::Owner => native::Role::Owner,
     };
-    MemberItem { uid: uid.as_str().into(), role }
+    MemberItem { uid: uid.bare().into(), role }
 }
 
 /// Leaves out what would make a page too large; the first message always stays, so that every page goes on.

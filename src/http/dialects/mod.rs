@@ -19,9 +19,11 @@ use super::extract::{Acting, Auth, Needs};
 use super::problem::Problem;
 use crate::domain::refusal::Refusal;
 
+pub mod chats;
 pub mod conversation;
 pub mod m3o;
 pub mod relation;
+pub mod threads;
 
 /// Names the user a back end's API key acts for, where the document has no place for it. A user may leave it out.
 pub const ACTING_UID: HeaderName = HeaderName::from_static("x-chinwag-uid");
