@@ -12,6 +12,7 @@ mod harness;
 mod http;
 mod http_back_end;
 mod http_conversation;
+mod http_features;
 mod limits;
 mod ordering;
 mod presence;
