@@ -8,9 +8,10 @@ use protocol::ids::Version;
 use protocol::native as wire;
 
 use super::native::answers::Asked;
-use super::native::{bad_id, channel_of, extras_of, uids_of};
+use super::native::{channel_of, extras_of, uid_of, uids_of};
 use crate::domain::channel::{ChannelProfile, Role};
 use crate::domain::message::Reaction;
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::domain::user::{Strangers, UserSettings};
 use crate::hub::groups::NewGroup;
@@ -140,7 +141,7 @@ pub(super) fn relation(
     hub: Hub,
     frame: &wire::Relation<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
-    let peer = asked.uid.neighbour(&frame.uid).map_err(bad_id("uid"))?;
+    let peer = uid_of(&asked.uid, "uid", &frame.uid)?;
     let change = RelationChange { contact: frame.contact, blocked: frame.blocked };
     Ok(async move {
         let now = hub.put_relation(asked.uid.clone(), peer.clone(), change).await?;
@@ -201,7 +202,10 @@ pub(super) fn group(
     };
     Ok(async move {
         let owner = Some(asked.uid.clone());
-        let group = NewGroup { channel_id: None, owner, members, profile: profile.clone() };
+        // A group of a namespace is named in it; elsewhere the hub makes the name.
+        let namespace = Namespace::of(&asked.uid);
+        let channel_id = namespace.name().map(|_| namespace.channel_id(&uuid::Uuid::new_v4().to_string()));
+        let group = NewGroup { channel_id, owner, members, profile: profile.clone() };
         let key = hub.create_group(group).await?;
         Ok(asked.profile(&key, &profile))
     })
@@ -271,7 +275,7 @@ pub(super) fn role(
     frame: &wire::GiveRole<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let member = asked.uid.neighbour(&frame.uid).map_err(bad_id("uid"))?;
+    let member = uid_of(&asked.uid, "uid", &frame.uid)?;
     let role = match frame.role {
         wire::Role::Member => Role::Member,
         wire::Role::Admin => Role::Admin,

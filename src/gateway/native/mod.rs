@@ -27,7 +27,7 @@ mod events;
 mod requests;
 
 use events::change_frame;
-pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uids_of};
+pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uid_of, uids_of};
 
 /// Who looks: decides which channel_id a person channel shows.
 #[derive(Debug, Clone)]
@@ -375,7 +375,7 @@ pub fn connected(
 ) -> Bytes {
     let connected = Connected {
         session_id,
-        uid: uid.as_str().into(),
+        uid: uid.bare().into(),
         server_time_ms: now_ms,
         version: version.get(),
         heartbeat_s: u32::try_from(limits.heartbeat_ms / 1_000).unwrap_or(u32::MAX).max(1),
