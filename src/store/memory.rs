@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
@@ -18,6 +17,7 @@ use super::{
     ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
     SearchFound, SearchQuery, SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
+use crate::clock;
 use crate::domain::channel::{ChannelProfile, Membership};
 use crate::domain::content::{fold, search_text};
 use crate::domain::conversation::{ConversationState, LastOwn};
@@ -122,9 +122,7 @@ impl MemoryStore {
 
     fn now_us(&self) -> u64 {
         match self.clock_us.load(Ordering::SeqCst) {
-            0 => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
+            0 => clock::now_us(),
             us => us,
         }
     }

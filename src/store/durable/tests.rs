@@ -768,7 +768,7 @@ fn versions_inside_a_break_are_not_known_and_never_given() {
     let store = open(dir.path());
     let team = group(&store, "team");
     let kept = store.version();
-    let until = Version::new(now_us() + 5_000_000);
+    let until = Version::new(clock::now_us() + 5_000_000);
     commit(&store, vec![Record::Break { kept, until }]);
     let check = |store: &DurableStore| {
         assert_eq!(store.version_standing(kept), VersionStanding::Known);
