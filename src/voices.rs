@@ -319,6 +319,7 @@ pub(crate) mod tests {
             MALFORMED,
             BODY_TOO_LARGE,
             BODY_BROKEN,
+            RANGE_NOT_SATISFIABLE,
             NO_SUCH_PATH,
             METHOD_NOT_ALLOWED,
             TIMED_OUT,

@@ -54,20 +54,20 @@ impl Envelope for Plain {
             retry_after_ms: problem.retry_after_ms(),
             request_id: request_id.to_owned(),
         };
-        let mut response = (status, Json(body)).into_response();
-        hints(&mut response, problem);
-        response
+        with_headers_of(problem, (status, Json(body)).into_response())
     }
 }
 
-/// The headers of an answer that is no success: when to try again, and that a credential is wanted.
-pub fn hints(response: &mut Response, problem: &Problem) {
+/// Adds the headers that HTTP itself wants beside a refusal, whatever the envelope: `Retry-After` and `WWW-Authenticate`.
+#[must_use]
+pub fn with_headers_of(problem: &Problem, mut response: Response) -> Response {
     if let Some(ms) = problem.retry_after_ms() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
     }
-    if response.status() == StatusCode::UNAUTHORIZED {
+    if problem.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    response
 }
 
 /// Success without data, as WuKongIM says it: `{"status":200}`.

@@ -14,6 +14,7 @@ use axum::body::Body as HttpBody;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use protocol::ids::FileId;
 use serde::Serialize;
@@ -36,6 +37,8 @@ use crate::hub::files::{NewFile, Upload};
 const MIME_UNKNOWN: &str = "application/octet-stream";
 /// Bytes of a file that are read at once for a download.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes of an upload that are written at once.
+const WRITE_BYTES: usize = 256 * 1024;
 /// Parts of a form that are no file and are passed over, at most.
 const OTHER_PARTS_MAX: usize = 16;
 /// Bytes of each of them.
@@ -185,13 +188,43 @@ async fn next<T>(patience: Duration, piece: impl Future<Output = T>) -> Result<T
     tokio::time::timeout(patience, piece).await.map_err(|_| Problem::BodyBroken)
 }
 
-async fn upload_raw(hub: &Hub, file: NewFile, mut body: HttpBody, patience: Duration) -> Result<FileInfo, Problem> {
-    let mut upload = hub.begin_upload(file).await?;
-    while let Some(frame) = next(patience, body.frame()).await? {
-        let Ok(part) = frame.map_err(|_| Problem::BodyBroken)?.into_data() else { continue };
-        hub.write_upload(&mut upload, part).await?;
+/// An upload that takes pieces of any size and writes large ones: each write is a hop to a thread that may block.
+struct Incoming {
+    upload: Upload,
+    waiting: BytesMut,
+}
+
+impl Incoming {
+    async fn begin(hub: &Hub, file: NewFile) -> Result<Self, Refusal> {
+        Ok(Self { upload: hub.begin_upload(file).await?, waiting: BytesMut::new() })
     }
-    Ok(hub.finish_upload(upload).await?)
+
+    async fn take(&mut self, hub: &Hub, piece: Bytes) -> Result<(), Refusal> {
+        self.waiting.extend_from_slice(&piece);
+        if self.waiting.len() < WRITE_BYTES { Ok(()) } else { self.write(hub).await }
+    }
+
+    async fn write(&mut self, hub: &Hub) -> Result<(), Refusal> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let part = self.waiting.split().freeze();
+        hub.write_upload(&mut self.upload, part).await
+    }
+
+    async fn finish(mut self, hub: &Hub) -> Result<FileInfo, Refusal> {
+        self.write(hub).await?;
+        hub.finish_upload(self.upload).await
+    }
+}
+
+async fn upload_raw(hub: &Hub, file: NewFile, mut body: HttpBody, patience: Duration) -> Result<FileInfo, Problem> {
+    let mut incoming = Incoming::begin(hub, file).await?;
+    while let Some(frame) = next(patience, body.frame()).await? {
+        let Ok(piece) = frame.map_err(|_| Problem::BodyBroken)?.into_data() else { continue };
+        incoming.take(hub, piece).await?;
+    }
+    Ok(incoming.finish(hub).await?)
 }
 
 async fn upload_form(
@@ -201,11 +234,11 @@ async fn upload_form(
     name: Option<String>,
     patience: Duration,
 ) -> Result<FileInfo, Problem> {
-    let mut uploaded: Option<Upload> = None;
+    let mut uploaded: Option<Incoming> = None;
     for _ in 0..=OTHER_PARTS_MAX {
         let Some(mut part) = next(patience, form.next_field()).await?.map_err(form_problem)? else {
             let upload = uploaded.ok_or_else(|| Problem::malformed("file", "is needed: a part with a filename"))?;
-            return Ok(hub.finish_upload(upload).await?);
+            return Ok(upload.finish(hub).await?);
         };
         let is_file = part.file_name().is_some() || part.name() == Some("file");
         if is_file && uploaded.is_some() {
@@ -219,13 +252,13 @@ async fn upload_form(
                     name: name.clone().or_else(|| part.file_name().map(str::to_owned)).unwrap_or_default(),
                     mime: mime_of(part.content_type().map(ToString::to_string)),
                 };
-                Some(hub.begin_upload(file).await?)
+                Some(Incoming::begin(hub, file).await?)
             }
         };
         let mut passed_over = 0;
         while let Some(chunk) = next(patience, part.chunk()).await?.map_err(form_problem)? {
             match &mut upload {
-                Some(upload) => hub.write_upload(upload, chunk).await?,
+                Some(upload) => upload.take(hub, chunk).await?,
                 None => {
                     passed_over += chunk.len();
                     if passed_over > OTHER_PART_BYTES_MAX {
@@ -372,13 +405,16 @@ enum Wanted {
 }
 
 fn wanted(range: &str, size: u64) -> Wanted {
-    use http_range_header::{EndPosition, StartPosition};
-    let Ok(parsed) = http_range_header::parse_range_header(range) else { return Wanted::Whole };
+    use http_range_header::{EndPosition, RangeUnsatisfiableError, StartPosition};
+    let parsed = match http_range_header::parse_range_header(range) {
+        Ok(parsed) => parsed,
+        Err(RangeUnsatisfiableError::ZeroSuffix) => return Wanted::Nothing,
+        Err(_) => return Wanted::Whole,
+    };
     let [one] = parsed.ranges.as_slice() else { return Wanted::Whole };
     let first = match one.start {
         StartPosition::Index(first) => first,
         // A suffix longer than the file is the file (RFC 9110 14.1.2).
-        StartPosition::FromLast(0) => size,
         StartPosition::FromLast(suffix) => size.saturating_sub(suffix),
     };
     let last = match one.end {

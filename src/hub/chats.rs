@@ -315,3 +315,6 @@ impl Hub {
         self.ask(move |store| totals(store, &uid).map_err(conversations::refuse)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

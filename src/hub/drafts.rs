@@ -98,7 +98,7 @@ pub fn check_extras(
             Some(_) => store.message_by_id(reply_to)?,
             None => None,
         };
-        if !answered.is_some_and(|message| message.channel == *place.key) {
+        if answered.is_none_or(|message| message.channel != *place.key) {
             return Ok(Err(Refusal::invalid("reply_to", "names no message of this channel")));
         }
     }
@@ -138,3 +138,6 @@ fn is_member(store: &dyn Store, place: Place<'_>, uid: &Uid) -> Result<bool, Sto
         (_, Some(channel)) => Ok(store.membership(channel, uid)?.is_some()),
     }
 }
+
+#[cfg(test)]
+mod tests;

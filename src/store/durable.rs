@@ -14,6 +14,7 @@
 //! DATA/lock     locked while open
 //! DATA/log/     segments and watermark
 //! DATA/view/    sled; view.bad-N: set aside by a start that rebuilt it
+//! DATA/search/  the search index, made again whenever it cannot be used
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -23,17 +24,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
 use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
+use super::search::{self, SearchIndex, SearchOptions, SearchStats};
 use super::view::{self, Verified, View};
 use super::{
     ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
     SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
+use crate::clock;
 use crate::domain::channel::{ChannelProfile, Membership};
 use crate::domain::conversation::{ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo};
@@ -65,6 +68,8 @@ pub struct StoreOptions {
     pub checkpoint_interval: Duration,
     /// A segment of the log never grows beyond this. Default 256 MiB.
     pub segment_bytes_max: u32,
+    /// The search index.
+    pub search: SearchOptions,
 }
 
 impl StoreOptions {
@@ -78,6 +83,7 @@ impl StoreOptions {
             checkpoint_log_bytes_max: 32 << 20,
             checkpoint_interval: Duration::from_secs(10),
             segment_bytes_max: LogOptions::default().segment_bytes_max,
+            search: SearchOptions::default(),
         }
     }
 }
@@ -108,6 +114,7 @@ pub struct OpenReport {
 pub struct DurableStore {
     inner: Arc<Inner>,
     keeper: Option<JoinHandle<()>>,
+    indexer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -115,6 +122,7 @@ struct Inner {
     options: StoreOptions,
     view: View,
     reader: LogReader,
+    search: SearchIndex,
     writer: Mutex<Writer>,
     /// Version of the last record that reads see.
     version: AtomicU64,
@@ -144,11 +152,6 @@ struct Writer {
 struct Signal {
     stop: bool,
     checkpoint_wanted: bool,
-}
-
-/// Now, in microseconds since 1970: the one place of the store that reads the clock.
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn unavailable(operation: &'static str, detail: impl std::fmt::Display) -> StoreError {
@@ -298,6 +301,7 @@ impl DurableStore {
 
         let covered = if view.dirty_count() == 0 { reader.bytes() } else { reader.bytes().saturating_sub(1) };
         let inner = Arc::new(Inner {
+            search: SearchIndex::new(search::directory(&options.data_dir), options.search, end),
             options,
             view,
             reader,
@@ -320,12 +324,33 @@ impl DurableStore {
                 .spawn(move || inner.keep())
                 .map_err(|e| StoreError::io("start thread", "store-keeper", e))?
         };
-        Ok((Self { inner, keeper: Some(keeper) }, report))
+        let indexer = {
+            let inner = Arc::clone(&inner);
+            std::thread::Builder::new()
+                .name("store-search".to_owned())
+                .spawn(move || inner.search.run(&*inner))
+                .map_err(|e| StoreError::io("start thread", "store-search", e))
+        };
+        let mut store = Self { inner, keeper: Some(keeper), indexer: None };
+        store.indexer = Some(indexer?);
+        Ok((store, report))
+    }
+
+    /// Figures of the search index.
+    #[must_use]
+    pub fn search_stats(&self) -> SearchStats {
+        self.inner.search.stats()
     }
 
     fn stop(&mut self) {
         self.inner.signal.lock().stop = true;
         self.inner.wake.notify_all();
+        self.inner.search.stop();
+        if let Some(indexer) = self.indexer.take()
+            && indexer.join().is_err()
+        {
+            tracing::error!("the search index's thread has panicked");
+        }
         if let Some(keeper) = self.keeper.take()
             && keeper.join().is_err()
         {
@@ -449,7 +474,7 @@ impl Inner {
         let Some(log) = writer.log.as_mut() else { return Err(unavailable("commit", "the store is closed")) };
         self.check_lot(lot)?;
         // The version after a break lies above it.
-        let written = log.seal(lot, now_us().max(self.view.break_end().saturating_add(1)));
+        let written = log.seal(lot, clock::now_us().max(self.view.break_end().saturating_add(1)));
         sealed(&written.versions);
         let mark = log.write(&written)?;
         let mut places = written.places.iter();
@@ -466,6 +491,8 @@ impl Inner {
                 }
             }
         }
+        // Before the mark: whoever reads it knows that the index was told of everything up to it.
+        self.search.committed(lot, &written.versions);
         *self.applied.lock() = mark;
         self.version.store(mark.version.get(), Ordering::Release);
         self.lots.fetch_add(1, Ordering::Relaxed);
@@ -637,8 +664,9 @@ impl Store for DurableStore {
         self.inner.view.message_changes(channel, since, max)
     }
 
-    fn search(&self, _: ChannelNo, _: &super::SearchQuery) -> Result<super::SearchFound> {
-        Err(StoreError::damaged("not there yet", ""))
+    fn search(&self, channel: ChannelNo, query: &super::SearchQuery) -> Result<super::SearchFound> {
+        self.inner.check_usable()?;
+        self.inner.search.search(&*self.inner, channel, query)
     }
     fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64> {
         self.inner.check_usable()?;
@@ -773,5 +801,6 @@ impl Store for DurableStore {
     }
 }
 
+mod searching;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use chinwag::hub::groups::NewGroup;
 use chinwag::hub::messages::Search;
 use chinwag::hub::people::{FlagsChange, RelationChange};
 use chinwag::hub::{Reader, Sent};
+use chinwag::store::Store as _;
 use futures_util::future::join_all;
 use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, FileId, MessageId, Uid, Version};
 use protocol::native::ServerFrame;
@@ -125,15 +126,38 @@ async fn what_a_recipient_decided_holds_from_the_next_message_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_talks_is_asked_about_once() {
+    let (server, store) = Server::on_shared_memory(|_| {}).await;
+    let key = pair("ann", "bob");
+    for from in ["ann", "bob"] {
+        strangers(&server, from, Strangers::Quarantine).await;
+        say(&server, from, &key, "hello").await;
+    }
+    // The request that answering ended was a decision too: one more question each.
+    for from in ["ann", "bob"] {
+        say(&server, from, &key, "hello").await;
+    }
+    let before = store.read_counts();
+    for from in ["ann", "bob", "ann", "bob"] {
+        say(&server, from, &key, "more").await;
+    }
+    assert_eq!(store.read_counts(), before, "nothing was decided, so nothing is asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_refuses_strangers_stores_nothing_of_them() {
     let server = Server::on_memory().await;
     let key = pair("ann", "bob");
     strangers(&server, "bob", Strangers::Block).await;
     assert_eq!(try_say(&server, "ann", &key, "hi").await, Err(Refusal::StrangerRefused));
     assert_eq!(server.app.hub().resolve_chat(Reader::Trusted, &chat_id(&key)).await, Err(Refusal::ChannelNotFound));
-    // Writing makes the other a correspondent, at once and for good.
-    say(&server, "bob", &key, "hello ann").await;
-    assert_eq!(say(&server, "ann", &key, "hi").await, 2);
+    server.app.hub().send(draft("ann", &key, "notice"), Standing::Trusted).await.expect("stored");
+    assert_eq!(try_say(&server, "ann", &key, "hi").await, Err(Refusal::StrangerRefused));
+    // Writing makes the other a correspondent, at once, before it is on disk, and for good.
+    let outcomes = join_all([try_say(&server, "bob", &key, "hello ann"), try_say(&server, "ann", &key, "hi")]).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    strangers(&server, "bob", Strangers::Block).await;
+    assert_eq!(say(&server, "ann", &key, "hi again").await, 4);
     let other = pair("ann", "carl");
     strangers(&server, "carl", Strangers::Block).await;
     assert_eq!(try_say(&server, "ann", &other, "hi").await, Err(Refusal::StrangerRefused));
@@ -154,6 +178,9 @@ async fn a_stranger_in_quarantine_is_a_request_until_answered_or_accepted() {
     let (to_bob, to_carl) = (pair("ann", "bob"), pair("ann", "carl"));
     let sends = ["1", "2", "3"].map(|text| try_say(&server, "ann", &to_bob, text));
     assert!(join_all(sends).await.iter().all(Result::is_ok), "a request may be more than one message");
+    // What a back end says in a stranger's name makes no request; what the stranger says then does.
+    hub.send(draft("ann", &to_carl, "order shipped"), Standing::Trusted).await.expect("stored");
+    assert!(listed(&server, "carl", true).await.is_empty());
     say(&server, "ann", &to_carl, "hi").await;
     assert_eq!(keys(&listed(&server, "bob", true).await), [&to_bob]);
     assert!(chats(&server, "bob").await.is_empty());
@@ -168,13 +195,13 @@ async fn a_stranger_in_quarantine_is_a_request_until_answered_or_accepted() {
     assert!(!row.is_request && !row.flags.request);
     // So is saying so; what comes then is no request again.
     let before = hub.chat(uid("carl"), to_carl.clone()).await.expect("row");
-    assert!(before.is_request && before.unread == 1);
+    assert!(before.is_request && before.unread == 2);
     let accept = FlagsChange { accepted: Some(true), ..FlagsChange::default() };
     let version = hub.set_flags(uid("carl"), to_carl.clone(), accept).await.expect("accepted");
     assert!(version > before.version);
     say(&server, "ann", &to_carl, "thanks").await;
     let row = hub.chat(uid("carl"), to_carl.clone()).await.expect("row");
-    assert_eq!((row.is_request, row.flags.accepted, row.unread), (false, true, 2));
+    assert_eq!((row.is_request, row.flags.accepted, row.unread), (false, true, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,6 +368,13 @@ async fn messages_are_edited_by_their_sender_only() {
     assert_eq!(now.edited, version, "saying the same again changes nothing");
     let long = Bytes::from(vec![0; 65 * 1024]);
     assert_eq!(hub.edit(user("ann"), key.clone(), 1, long, None).await.map_err(|r| r.code()), Err("too_large"));
+    // A retry of what was first said is still a retry.
+    let no = ClientMsgNo::new("named").expect("valid");
+    let named = Draft { client_msg_no: Some(no), ..draft("ann", &key, "first words") };
+    let first = hub.send(named.clone(), Standing::Client).await.expect("stored");
+    hub.edit(user("ann"), key.clone(), 2, Bytes::from("other words"), None).await.expect("edited");
+    let again = hub.send(named, Standing::Client).await.expect("known");
+    assert_eq!((again.message_id, again.duplicate), (first.message_id, true));
     // Who was blocked may not put other words where the other reads, but may take them back.
     relate(&server, "bob", "ann", None, Some(true)).await;
     assert_eq!(edit(user("ann"), "three").await, Err(Refusal::Blocked));

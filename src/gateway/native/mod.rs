@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use protocol::close::CloseReason;
 use protocol::error::WireError;
-use protocol::ids::{ChannelKey, ChannelType, NAMESPACE_SEPARATOR, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, Uid, Version, bare_id};
 use protocol::native::{
     self, Ack, Closing, Connected, Done, Encoding, Event, Explained, Gap, Limits, MessageItem, Messages, NotCounted,
     Peers, Ping, Pong, Refused, ResyncEvent, Row, ServerFrame, ServerInfo, SignalEvent, Synced, encode_ack,
@@ -27,7 +27,7 @@ mod events;
 mod requests;
 
 use events::change_frame;
-pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uid_of, uids_of};
+pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uids_of};
 
 /// Who looks: decides which channel_id a person channel shows.
 #[derive(Debug, Clone)]
@@ -209,15 +209,14 @@ pub fn live(encoding: Encoding, viewer: &Viewer, live: &Live) -> Bytes {
 }
 
 fn encode_delivery(encoding: Encoding, delivery: &Delivery, side: Side) -> Bytes {
+    // All who get it belong to the channel's namespace, and so see it without.
     let channel_id = match (delivery.key.channel_type(), delivery.key.channel_id().split_once('@')) {
         (ChannelType::Person, Some((first, second))) => match side {
-            Side::First => second,
-            Side::Second => first,
+            Side::First => bare_id(second),
+            Side::Second => bare_id(first),
         },
-        _ => delivery.key.channel_id(),
+        _ => bare_id(delivery.key.channel_id()),
     };
-    // All who see a channel live in its namespace.
-    let channel_id = channel_id.split_once(NAMESPACE_SEPARATOR).map_or(channel_id, |(_, bare)| bare);
     let mut scratch = Vec::with_capacity(delivery.bytes + 64);
     let encoded = append_frame(opcode(encoding), &mut scratch, |out| {
         let messages = delivery.messages.iter().map(delivered_item);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, MessageSeq, Uid};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, MessageSeq, Uid, Version};
 use smallvec::SmallVec;
 
 use super::jobs::{Job, Reception, peer_of};
@@ -189,8 +189,10 @@ impl Lane {
         let mut mark = None;
         for known in &mut self.receptions {
             if known.sender == *sender {
-                let taken = known.received.mark.take();
-                mark = taken.filter(|_| standing == Standing::Client);
+                // A back end's message is no stranger's: the sender's own next one makes the request.
+                if standing == Standing::Client {
+                    mark = known.received.mark.take();
+                }
             } else if matches!(known.received.reception, Verdict::Request | Verdict::StrangerRefused) {
                 known.received = Received::OPEN;
             }
@@ -281,7 +283,9 @@ impl Lane {
         let Some(Work::Draft(pending)) = self.pop() else { return };
         let same = message.payload == pending.draft.payload;
         let withheld = message.payload.is_empty() && message.state != MessageState::Live;
-        let outcome = if same || withheld {
+        // What was first said is not told once it was edited: the name decides.
+        let edited = message.edited > Version::ZERO;
+        let outcome = if same || withheld || edited {
             Outcome::Duplicate {
                 message_id: message.message_id,
                 message_seq: message.message_seq,

@@ -19,6 +19,8 @@ use crate::store::{Result, StoreError};
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
 /// Takes (key, value).
 pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
+/// Takes (key, value) and says whether to go on.
+pub type WhileRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<bool>;
 /// A value as read.
 pub type Value = sled::IVec;
 
@@ -112,7 +114,7 @@ impl Db {
     /// # Errors
     /// I/O or damage.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        crate::store::quiet::count(&self.reads);
         guarded("read view", &self.path, || self.tree.get(key))
     }
 
@@ -129,7 +131,7 @@ impl Db {
     /// # Errors
     /// I/O, damage, or what `each` says.
     pub fn scan_prefix(&self, prefix: &[u8], each: EachRow<'_>) -> Result<()> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        crate::store::quiet::count(&self.reads);
         let mut rows = self.tree.scan_prefix(prefix);
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
             each(&key, &value)?;
@@ -141,7 +143,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::scan_prefix`].
-    pub fn scan_while(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    pub fn scan_while(&self, prefix: &[u8], each: WhileRow<'_>) -> Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let mut rows = self.tree.scan_prefix(prefix);
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {

@@ -29,7 +29,7 @@ use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::http::HttpState;
 use crate::http::dialects::IdempotencyKey;
-use crate::http::envelope::Envelope;
+use crate::http::envelope::{Envelope, with_headers_of};
 use crate::http::extract::{Auth, Body, Needs};
 use crate::http::problem::Problem;
 use crate::hub::Reader;
@@ -116,9 +116,7 @@ impl Envelope for Voice {
     fn problem(&self, problem: &Problem, _request_id: &str) -> Response {
         let error = self.error(problem);
         let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(error)).into_response();
-        crate::http::envelope::hints(&mut response, problem);
-        response
+        with_headers_of(problem, (status, Json(error)).into_response())
     }
 }
 

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::wire::{Nothing, Refused};
-use crate::http::envelope::{Envelope, hints};
+use crate::http::envelope::{Envelope, with_headers_of};
 use crate::http::problem::Problem;
 use crate::voices::RelationCode;
 
@@ -38,8 +38,6 @@ impl Envelope for Voice {
             retry_after_ms: problem.retry_after_ms(),
             request_id: request_id.to_owned(),
         };
-        let mut response = (status, Json(body)).into_response();
-        hints(&mut response, problem);
-        response
+        with_headers_of(problem, (status, Json(body)).into_response())
     }
 }

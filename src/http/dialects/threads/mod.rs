@@ -26,7 +26,7 @@ use crate::domain::refusal::Refusal;
 use crate::http::HttpState;
 use crate::http::caller::{AsUser, Party};
 use crate::http::dialects::{IdempotencyKey, one_target};
-use crate::http::envelope::{Envelope, hints};
+use crate::http::envelope::{Envelope, with_headers_of};
 use crate::http::extract::Body;
 use crate::http::files::{Attached, file_ids};
 use crate::http::loose::Merged;
@@ -80,9 +80,7 @@ impl Envelope for Voice {
             retry_after_ms: problem.retry_after_ms(),
             request_id: request_id.to_owned(),
         };
-        let mut response = (status, Json(body)).into_response();
-        hints(&mut response, problem);
-        response
+        with_headers_of(problem, (status, Json(body)).into_response())
     }
 }
 
