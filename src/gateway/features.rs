@@ -8,7 +8,7 @@ use protocol::ids::Version;
 use protocol::native as wire;
 
 use super::native::answers::Asked;
-use super::native::{channel_of, extras_of, uid_of, uids_of};
+use super::native::{bad_id, channel_of, extras_of, uids_of};
 use crate::domain::channel::{ChannelProfile, Role};
 use crate::domain::message::Reaction;
 use crate::domain::namespace::Namespace;
@@ -141,7 +141,7 @@ pub(super) fn relation(
     hub: Hub,
     frame: &wire::Relation<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
-    let peer = uid_of(&asked.uid, "uid", &frame.uid)?;
+    let peer = asked.uid.neighbour(&frame.uid).map_err(bad_id("uid"))?;
     let change = RelationChange { contact: frame.contact, blocked: frame.blocked };
     Ok(async move {
         let now = hub.put_relation(asked.uid.clone(), peer.clone(), change).await?;
@@ -275,7 +275,7 @@ pub(super) fn role(
     frame: &wire::GiveRole<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let member = uid_of(&asked.uid, "uid", &frame.uid)?;
+    let member = asked.uid.neighbour(&frame.uid).map_err(bad_id("uid"))?;
     let role = match frame.role {
         wire::Role::Member => Role::Member,
         wire::Role::Admin => Role::Admin,

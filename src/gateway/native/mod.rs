@@ -27,7 +27,7 @@ mod events;
 mod requests;
 
 use events::change_frame;
-pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uid_of, uids_of};
+pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uids_of};
 
 /// Who looks: decides which channel_id a person channel shows.
 #[derive(Debug, Clone)]

@@ -73,14 +73,6 @@ pub fn draft_of(from_uid: &Uid, send: &native::Send<'_>) -> Result<Draft, Refusa
     })
 }
 
-/// A user the asker names: one of the asker's own namespace.
-///
-/// # Errors
-/// `Invalid`, naming the field.
-pub fn uid_of(asker: &Uid, field: &'static str, text: &str) -> Result<Uid, Refusal> {
-    Uid::in_namespace(asker.namespace(), text).map_err(bad_id(field))
-}
-
 /// What a message refers to. The wire has bounded the lists; repeats collapse.
 ///
 /// # Errors
@@ -103,7 +95,7 @@ pub fn extras_of(
         extras.reply_to = Some(MessageId::new(reply_to));
     }
     for text in mentions {
-        let uid = uid_of(asker, "mentions", text)?;
+        let uid = asker.neighbour(text).map_err(bad_id("mentions"))?;
         if !extras.mentions.contains(&uid) {
             extras.mentions.push(uid);
         }
@@ -125,7 +117,7 @@ pub fn uids_of(asker: &Uid, field: &'static str, texts: &[Cow<'_, str>]) -> Resu
     if texts.is_empty() {
         return Err(Refusal::invalid(field, "is empty"));
     }
-    texts.iter().map(|text| uid_of(asker, field, text)).collect()
+    texts.iter().map(|text| asker.neighbour(text).map_err(bad_id(field))).collect()
 }
 
 /// What a client asks a sync for, from either frame that has it.

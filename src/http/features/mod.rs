@@ -11,7 +11,7 @@ use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use protocol::ids::{ChannelKey, ChannelType, NAMESPACE_SEPARATOR, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, Uid, Version, bare_id};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -89,7 +89,7 @@ impl Place {
     fn channel_id(&self) -> String {
         match &self.viewer {
             Some(uid) => self.key.id_for(uid.as_str()).to_owned(),
-            None => bare_id(&self.key),
+            None => name_of(&self.key),
         }
     }
 
@@ -100,15 +100,11 @@ impl Place {
 }
 
 /// The stored id without its namespace; of a pair `a@b`.
-fn bare_id(key: &ChannelKey) -> String {
+fn name_of(key: &ChannelKey) -> String {
     match key.pair() {
-        Some(_) => key.channel_id().split('@').map(bare).collect::<Vec<_>>().join("@"),
-        None => bare(key.channel_id()).to_owned(),
+        Some(_) => key.channel_id().split('@').map(bare_id).collect::<Vec<_>>().join("@"),
+        None => bare_id(key.channel_id()).to_owned(),
     }
-}
-
-fn bare(id: &str) -> &str {
-    id.split_once(NAMESPACE_SEPARATOR).map_or(id, |(_, bare)| bare)
 }
 
 /// A channel as a back end names it: a person channel by its pair.
@@ -432,7 +428,7 @@ async fn channel_create(
     let channel_id = namespace.name().map(|_| namespace.channel_id(&uuid::Uuid::new_v4().to_string()));
     let group = NewGroup { channel_id, owner: Some(owner), members, profile: profile.clone() };
     let key = state.hub.create_group(group).await?;
-    Ok(profile_now(bare_id(&key), key.channel_type(), profile))
+    Ok(profile_now(name_of(&key), key.channel_type(), profile))
 }
 
 /// Changes or asks for a channel's profile.
