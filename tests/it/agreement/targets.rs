@@ -128,8 +128,8 @@ async fn where_a_message_may_go_is_one_table() {
         case("to a chat that is not there", None, Some(nowhere)),
         case("with two targets that are one chat", Some("bob"), Some(&pair)),
         // Of a group and one of its members, relation's channelUuid wins (CHECKLIST D4).
-        case("with two targets that are not", Some("bob"), Some(&own)),
-        case("with two targets that contradict", Some("carol"), Some(&own)),
+        case("with a user, and a group that user is in", Some("bob"), Some(&own)),
+        case("with a user, and a group that user is not in", Some("carol"), Some(&own)),
         case("without a target", None, None),
     ] {
         found.push(asker.ask(&case, &mut alice).await);
