@@ -140,7 +140,8 @@ async fn e2_a_namespace_is_a_world_of_its_own() {
         }
     };
     let mut john = over_socket("John").await;
-    assert_eq!(john.connected.as_ref().map(|c| c.uid.ends_with("\u{1f}John")), Some(true));
+    let connected = john.connected.as_ref().expect("connected");
+    assert_eq!((&*connected.uid, connected.namespace.as_deref()), ("John", Some("acme")));
     let ack = john.say("Barry", 1, b"from a socket").await;
     assert_eq!(ack.message_seq, 2);
     assert_eq!(texts(&acme, json!({"chat_id": mine})).await, ["secret", "from a socket"]);

@@ -558,6 +558,7 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
             ServerFrame::Connected(Connected {
                 session_id: 42,
                 uid: "alice".into(),
+                namespace: None,
                 server_time_ms: VERSION / 1_000,
                 version: VERSION,
                 heartbeat_s: 30,
@@ -582,6 +583,7 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
             ServerFrame::Connected(Connected {
                 session_id: 42,
                 uid: "alice".into(),
+                namespace: None,
                 server_time_ms: VERSION / 1_000,
                 version: VERSION,
                 heartbeat_s: 30,
