@@ -587,6 +587,9 @@ impl Room {
 /// What a message refers to and what became of it, behind its text.
 fn remarks(item: &Item) -> String {
     let mut text = String::new();
+    if item.state != native::MessageState::Live {
+        return text;
+    }
     if item.reply_to > 0 {
         text.push_str("  (reply)");
     }
