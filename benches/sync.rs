@@ -109,12 +109,12 @@ fn answer_bytes(answer: &SyncAnswer, asker: &Uid) -> Result<usize> {
         reset: row.reset,
         complete: row.complete,
         first_seq: row.first_seq,
-        changed: Vec::new(),
-        changed_more: false,
-        mentions: 0,
-        pinned: false,
-        muted: false,
-        request: false,
+        changed: row.changed.iter().map(|(seq, _)| *seq).collect(),
+        changed_more: row.changed_more,
+        mentions: row.mentions,
+        pinned: row.pinned,
+        muted: row.muted,
+        request: row.request,
         recents: row
             .recents
             .iter()

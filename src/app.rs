@@ -24,6 +24,7 @@ use crate::hub::{ChannelTypeLimits, Hub, HubLimits};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::durable::{DurableStore, StoreOptions};
+use crate::store::search::SearchOptions;
 
 /// How often overdue messages are looked for; the promise is at most 60 s late.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -258,6 +259,7 @@ pub fn open_store(config: &Config) -> anyhow::Result<DurableStore> {
         checkpoint_log_bytes_max: config.store.checkpoint_log_bytes_max,
         checkpoint_interval: Duration::from_millis(config.store.checkpoint_interval_ms),
         segment_bytes_max: u32::try_from(config.store.segment_bytes_max).unwrap_or(u32::MAX),
+        search: SearchOptions { on: config.search.on, ..SearchOptions::default() },
         ..StoreOptions::new(&config.data_dir)
     };
     let (store, report) = DurableStore::open(options)

@@ -57,6 +57,8 @@ pub struct Config {
     pub files: Files,
     /// The durable store.
     pub store: Store,
+    /// Search in message texts.
+    pub search: Search,
     /// The HTTP API.
     pub http: Http,
     /// The dialect of relation.txt.
@@ -283,6 +285,14 @@ pub struct Store {
     pub segment_bytes_max: u64,
 }
 
+/// Search in message texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// Whether an index is kept.
+    pub on: bool,
+}
+
 /// The HTTP API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -356,6 +366,7 @@ impl Default for Config {
                 checkpoint_interval_ms: 10_000,
                 segment_bytes_max: 256 * MIB as u64,
             },
+            search: Search { on: true },
             http: Http { connections_max: 4096, body_bytes_max: 4 * MIB, request_timeout_ms: 30_000 },
             relation: Relation { http_errors: false },
         }

@@ -31,7 +31,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sled", &["src/store/view/"]),
     ("axum", &["src/http/"]),
     ("utoipa", &["src/http/"]),
-    ("tokio_tungstenite", &["src/gateway/"]),
+    ("tokio_tungstenite", &["src/gateway/", "src/cli/"]),
     ("clap", &["src/cli/"]),
     ("figment", &["src/config"]),
     ("tokio", &["src/app.rs", "src/cli/", "src/gateway/", "src/http/", "src/hub/", "src/credentials.rs"]),

@@ -123,6 +123,14 @@ impl Uid {
         Ok(Self(Arc::from(format!("{namespace}{NAMESPACE_SEPARATOR}{bare}"))))
     }
 
+    /// Another user as this one names it: of the same namespace.
+    ///
+    /// # Errors
+    /// As [`Uid::in_namespace`].
+    pub fn neighbour(&self, bare: &str) -> Result<Self, IdError> {
+        Self::in_namespace(self.namespace(), bare)
+    }
+
     /// The namespace; `None`: the default one.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
@@ -134,6 +142,12 @@ impl Uid {
     pub fn bare(&self) -> &str {
         split_namespace(&self.0).1
     }
+}
+
+/// An id of the core without its namespace, as edges show it.
+#[must_use]
+pub fn bare_id(id: &str) -> &str {
+    split_namespace(id).1
 }
 
 /// An id as (namespace, bare id).
@@ -536,6 +550,8 @@ mod tests {
         ] {
             assert_eq!(ChannelKey::seen_by(asker, id, channel_type), Err(IdError::Character(NAMESPACE_SEPARATOR)));
         }
+        assert_eq!(tenant.neighbour("bob").map(|bob| bob.as_str().to_owned()), Ok("acme\u{1f}bob".to_owned()));
+        assert_eq!(tenant.neighbour(sneaky), Err(IdError::Character(NAMESPACE_SEPARATOR)));
         assert_eq!(Uid::in_namespace(Some("acme"), sneaky), Err(IdError::Character(NAMESPACE_SEPARATOR)));
         let longest = UID_BYTES_MAX - "acme".len() - 1;
         let long = Uid::in_namespace(Some("acme"), &"x".repeat(longest)).expect("fits");

@@ -409,6 +409,12 @@ pub const KEYS: &[Key] = &[
         "bytes",
         "Size at which the log begins a new file. Smaller files are sooner closed, checked and ready to be backed up.",
     ),
+    key(
+        "search.on",
+        Kind::Flag,
+        "",
+        "An index of message texts, made in the background. Off: it is removed, and a search reads messages, newest first, as far as one request may.",
+    ),
     number(
         "http.connections_max",
         1,

@@ -442,7 +442,7 @@ impl Connection {
                 let client_seq = presence.client_seq;
                 let mut uids = Vec::with_capacity(presence.uids.len());
                 for text in &presence.uids {
-                    uids.push(Uid::new(text).map_err(|error| (client_seq, Refusal::invalid("uids", error)))?);
+                    uids.push(native::uid_of(&uid, "uids", text).map_err(|refusal| (client_seq, refusal))?);
                 }
                 let (watch, context_of_watch) = (presence.watch, context.clone());
                 self.answer_with(context, shard, client_seq, async move {

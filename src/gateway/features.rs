@@ -4,13 +4,14 @@
 //! read half waits for the store.
 
 use bytes::Bytes;
-use protocol::ids::{Uid, Version};
+use protocol::ids::Version;
 use protocol::native as wire;
 
 use super::native::answers::Asked;
-use super::native::{bad_id, channel_of, extras_of, uids_of};
+use super::native::{channel_of, extras_of, uid_of, uids_of};
 use crate::domain::channel::{ChannelProfile, Role};
 use crate::domain::message::Reaction;
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::domain::user::{Strangers, UserSettings};
 use crate::hub::groups::NewGroup;
@@ -57,7 +58,7 @@ pub(super) fn edit(
     frame: &wire::Edit<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let extras = extras_of(frame.reply_to, &frame.mentions, frame.mention_all, &frame.files)?;
+    let extras = extras_of(&asked.uid, frame.reply_to, &frame.mentions, frame.mention_all, &frame.files)?;
     // Copied once: the frame lies in a buffer that all connections share.
     let (seq, payload) = (frame.message_seq, Bytes::copy_from_slice(&frame.payload));
     Ok(async move { Ok(asked.done(hub.edit(reader(&asked), key, seq, payload, extras).await?)) })
@@ -140,7 +141,7 @@ pub(super) fn relation(
     hub: Hub,
     frame: &wire::Relation<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
-    let peer = Uid::new(&frame.uid).map_err(bad_id("uid"))?;
+    let peer = uid_of(&asked.uid, "uid", &frame.uid)?;
     let change = RelationChange { contact: frame.contact, blocked: frame.blocked };
     Ok(async move {
         let now = hub.put_relation(asked.uid.clone(), peer.clone(), change).await?;
@@ -190,7 +191,7 @@ pub(super) fn group(
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let members = match frame.members.as_slice() {
         [] => Vec::new(),
-        members => uids_of("members", members)?,
+        members => uids_of(&asked.uid, "members", members)?,
     };
     let profile = ChannelProfile {
         name: frame.name.clone().into_owned(),
@@ -201,7 +202,10 @@ pub(super) fn group(
     };
     Ok(async move {
         let owner = Some(asked.uid.clone());
-        let group = NewGroup { channel_id: None, owner, members, profile: profile.clone() };
+        // A group of a namespace is named in it; elsewhere the hub makes the name.
+        let namespace = Namespace::of(&asked.uid);
+        let channel_id = namespace.name().map(|_| namespace.channel_id(&uuid::Uuid::new_v4().to_string()));
+        let group = NewGroup { channel_id, owner, members, profile: profile.clone() };
         let key = hub.create_group(group).await?;
         Ok(asked.profile(&key, &profile))
     })
@@ -245,7 +249,7 @@ pub(super) fn invite(
     frame: &wire::Invite<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let uids = uids_of("uids", &frame.uids)?;
+    let uids = uids_of(&asked.uid, "uids", &frame.uids)?;
     Ok(async move {
         hub.invite(reader(&asked), key, uids).await?;
         Ok(asked.done(Version::ZERO))
@@ -258,7 +262,7 @@ pub(super) fn expel(
     frame: &wire::Expel<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let uids = uids_of("uids", &frame.uids)?;
+    let uids = uids_of(&asked.uid, "uids", &frame.uids)?;
     Ok(async move {
         hub.expel(reader(&asked), key, uids).await?;
         Ok(asked.done(Version::ZERO))
@@ -271,7 +275,7 @@ pub(super) fn role(
     frame: &wire::GiveRole<'_>,
 ) -> Result<impl Future<Output = Answer> + use<>, Refusal> {
     let key = channel_of(&asked.uid, &frame.channel_id, frame.channel_type)?;
-    let member = Uid::new(&frame.uid).map_err(bad_id("uid"))?;
+    let member = uid_of(&asked.uid, "uid", &frame.uid)?;
     let role = match frame.role {
         wire::Role::Member => Role::Member,
         wire::Role::Admin => Role::Admin,

@@ -64,7 +64,7 @@ pub fn with_headers_of(problem: &Problem, mut response: Response) -> Response {
     if let Some(ms) = problem.retry_after_ms() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
     }
-    if response.status() == StatusCode::UNAUTHORIZED {
+    if problem.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response

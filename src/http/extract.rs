@@ -258,8 +258,10 @@ impl Auth {
                 Ok(Acting::Trusted(uid))
             }
             Identity::User { uid, .. } => match named {
-                Some(named) if named.as_str() != uid.bare() => {
-                    Err(Refusal::Forbidden { action: "act for another user" }.into())
+                Some(named) if named != uid => Err(Refusal::Forbidden { action: "act for another user" }.into()),
+                // As for bound keys: what these routes name lies in the default namespace.
+                _ if uid.namespace().is_some() => {
+                    Err(Refusal::Forbidden { action: "be used here: its user belongs to a namespace" }.into())
                 }
                 _ => Ok(Acting::Own(uid)),
             },

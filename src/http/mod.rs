@@ -30,6 +30,7 @@ pub mod caller;
 pub mod dialects;
 pub mod envelope;
 pub mod extract;
+pub mod features;
 pub mod files;
 pub mod loose;
 pub mod message;
@@ -110,6 +111,7 @@ fn routes() -> OpenApiRouter<Arc<HttpState>> {
         .merge(dialects::threads::routes())
         .merge(files::routes())
         .merge(reference::routes())
+        .merge(features::routes())
         .merge(admin::routes())
         .merge(ops::routes())
 }
@@ -163,18 +165,17 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 /// The class of a path: the label of metrics, with few values.
 fn class_of(path: &str) -> &'static str {
     let mut parts = path.trim_start_matches('/').split('/');
-    let first = parts.next().unwrap_or_default();
-    if first == "api" {
-        return match parts.nth(1).unwrap_or_default() {
-            "chat" => "threads",
-            "files" => "files",
-            "auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts" => "relation",
+    match parts.next().unwrap_or_default() {
+        "api" => match (parts.next(), parts.next()) {
+            (Some("v1"), Some("chat")) => "threads",
+            (Some("v1"), Some("files")) => "files",
+            (Some("v1"), Some("auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts")) => {
+                "relation"
+            }
             _ => "unknown",
-        };
-    }
-    match first {
-        "chat" => "m3o",
+        },
         "chats" => "chats",
+        "chat" => "m3o",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
         "channel" => "channel",

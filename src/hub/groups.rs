@@ -8,12 +8,13 @@ use super::administration::AdminOp;
 use super::conversations::{self, readable};
 use super::{Hub, Reader};
 use crate::domain::channel::{ChannelProfile, Membership, Role};
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 
 /// A group to make.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewGroup {
-    /// Its channel id; `None`: a new uuid. With the id of a group that exists the group stays as it is, and its members
+    /// Its channel id; `None`: a new uuid, in the owner's namespace. With the id of a group that exists the group stays as it is, and its members
     /// and profile too.
     pub channel_id: Option<String>,
     /// Becomes its owner and a member; `None`: made by a back end, without an owner.
@@ -42,7 +43,10 @@ impl Hub {
     /// `Invalid` naming a field of the profile or the id, `TooLarge` likewise, `TooMany` members, the store.
     pub async fn create_group(&self, group: NewGroup) -> Result<ChannelKey, Refusal> {
         let NewGroup { channel_id, owner, members, profile } = group;
-        let channel_id = channel_id.unwrap_or_else(|| uuid::Uuid::new_v4().hyphenated().to_string());
+        let channel_id = channel_id.unwrap_or_else(|| {
+            let namespace = owner.as_ref().map(Namespace::of).unwrap_or_default();
+            namespace.channel_id(&uuid::Uuid::new_v4().hyphenated().to_string())
+        });
         let key = group_key(&channel_id)?;
         profile.check()?;
         let op = AdminOp::Create { owner, members, profile: Box::new(profile) };

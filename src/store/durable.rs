@@ -14,6 +14,7 @@
 //! DATA/lock     locked while open
 //! DATA/log/     segments and watermark
 //! DATA/view/    sled; view.bad-N: set aside by a start that rebuilt it
+//! DATA/search/  the search index, made again whenever it cannot be used
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -29,6 +30,7 @@ use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
 use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
+use super::search::{self, SearchIndex, SearchOptions, SearchStats};
 use super::view::{self, Verified, View};
 use super::{
     ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
@@ -66,6 +68,8 @@ pub struct StoreOptions {
     pub checkpoint_interval: Duration,
     /// A segment of the log never grows beyond this. Default 256 MiB.
     pub segment_bytes_max: u32,
+    /// The search index.
+    pub search: SearchOptions,
 }
 
 impl StoreOptions {
@@ -79,6 +83,7 @@ impl StoreOptions {
             checkpoint_log_bytes_max: 32 << 20,
             checkpoint_interval: Duration::from_secs(10),
             segment_bytes_max: LogOptions::default().segment_bytes_max,
+            search: SearchOptions::default(),
         }
     }
 }
@@ -109,6 +114,7 @@ pub struct OpenReport {
 pub struct DurableStore {
     inner: Arc<Inner>,
     keeper: Option<JoinHandle<()>>,
+    indexer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +122,7 @@ struct Inner {
     options: StoreOptions,
     view: View,
     reader: LogReader,
+    search: SearchIndex,
     writer: Mutex<Writer>,
     /// Version of the last record that reads see.
     version: AtomicU64,
@@ -294,6 +301,7 @@ impl DurableStore {
 
         let covered = if view.dirty_count() == 0 { reader.bytes() } else { reader.bytes().saturating_sub(1) };
         let inner = Arc::new(Inner {
+            search: SearchIndex::new(search::directory(&options.data_dir), options.search, end),
             options,
             view,
             reader,
@@ -316,12 +324,33 @@ impl DurableStore {
                 .spawn(move || inner.keep())
                 .map_err(|e| StoreError::io("start thread", "store-keeper", e))?
         };
-        Ok((Self { inner, keeper: Some(keeper) }, report))
+        let indexer = {
+            let inner = Arc::clone(&inner);
+            std::thread::Builder::new()
+                .name("store-search".to_owned())
+                .spawn(move || inner.search.run(&*inner))
+                .map_err(|e| StoreError::io("start thread", "store-search", e))
+        };
+        let mut store = Self { inner, keeper: Some(keeper), indexer: None };
+        store.indexer = Some(indexer?);
+        Ok((store, report))
+    }
+
+    /// Figures of the search index.
+    #[must_use]
+    pub fn search_stats(&self) -> SearchStats {
+        self.inner.search.stats()
     }
 
     fn stop(&mut self) {
         self.inner.signal.lock().stop = true;
         self.inner.wake.notify_all();
+        self.inner.search.stop();
+        if let Some(indexer) = self.indexer.take()
+            && indexer.join().is_err()
+        {
+            tracing::error!("the search index's thread has panicked");
+        }
         if let Some(keeper) = self.keeper.take()
             && keeper.join().is_err()
         {
@@ -462,6 +491,8 @@ impl Inner {
                 }
             }
         }
+        // Before the mark: whoever reads it knows that the index was told of everything up to it.
+        self.search.committed(lot, &written.versions);
         *self.applied.lock() = mark;
         self.version.store(mark.version.get(), Ordering::Release);
         self.lots.fetch_add(1, Ordering::Relaxed);
@@ -633,8 +664,9 @@ impl Store for DurableStore {
         self.inner.view.message_changes(channel, since, max)
     }
 
-    fn search(&self, _: ChannelNo, _: &super::SearchQuery) -> Result<super::SearchFound> {
-        Err(StoreError::damaged("not there yet", ""))
+    fn search(&self, channel: ChannelNo, query: &super::SearchQuery) -> Result<super::SearchFound> {
+        self.inner.check_usable()?;
+        self.inner.search.search(&*self.inner, channel, query)
     }
     fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64> {
         self.inner.check_usable()?;
@@ -769,5 +801,6 @@ impl Store for DurableStore {
     }
 }
 
+mod searching;
 #[cfg(test)]
 mod tests;

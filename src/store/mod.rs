@@ -24,7 +24,9 @@ pub mod blobs;
 pub mod durable;
 pub mod log;
 pub mod memory;
+mod quiet;
 pub mod record;
+pub mod search;
 mod view;
 
 /// Dense internal number of a channel, from 0, given by the record that first uses it.
@@ -341,7 +343,8 @@ pub struct SearchQuery {
     pub last: u64,
     /// Most messages found.
     pub limit: usize,
-    /// Most messages whose text is read; beyond it the answer says where it stopped.
+    /// Most messages whose text is read; beyond it the answer says where it stopped. As many parts of the
+    /// index are asked at most, each of which speaks for 64 to 4,096 messages.
     pub scan_max: usize,
 }
 
@@ -483,7 +486,8 @@ pub trait Store: Send + Sync + 'static {
     fn probe(&self, channel: ChannelNo, fingerprint: u64) -> Probe;
     /// Loads what `probe` needs for a channel, so that it answers from memory afterwards.
     fn warm(&self, channel: ChannelNo) -> Result<()>;
-    /// The stored message of this name, decided by the log record.
+    /// The stored message of this name, decided by the log record: as it was sent, whatever it was edited to or people said
+    /// of it since, so that a retry can be compared with it. Revoked and expired ones have no payload here either.
     fn message_by_client_msg_no(
         &self,
         channel: ChannelNo,

@@ -10,6 +10,7 @@ pub struct Caller {
     client: reqwest::Client,
     base: String,
     credential: String,
+    headers: Vec<(String, String)>,
 }
 
 /// What came back.
@@ -38,12 +39,26 @@ impl Caller {
     /// With any credential.
     pub fn with(server: &Server, credential: &str) -> Self {
         let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        Self { client, base: format!("http://{}", server.app.http_addr()), credential: credential.to_owned() }
+        Self {
+            client,
+            base: format!("http://{}", server.app.http_addr()),
+            credential: credential.to_owned(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// And a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// POSTs JSON.
     pub async fn post(&self, path: &str, body: Value) -> Answer {
-        let request = self.client.post(format!("{}{path}", self.base)).bearer_auth(&self.credential);
+        let mut request = self.client.post(format!("{}{path}", self.base)).bearer_auth(&self.credential);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
         Self::read(request.json(&body).send().await.expect("an answer")).await
     }
 
@@ -56,7 +71,10 @@ impl Caller {
 
     /// GETs.
     pub async fn get(&self, path: &str) -> Answer {
-        let request = self.client.get(format!("{}{path}", self.base)).header("token", &self.credential);
+        let mut request = self.client.get(format!("{}{path}", self.base)).header("token", &self.credential);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
         Self::read(request.send().await.expect("an answer")).await
     }
 

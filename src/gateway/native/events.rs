@@ -37,7 +37,7 @@ pub(super) fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<Se
 
 /// A session hears of its own user only; who else joined or left is for the member list.
 fn own<'a>(uids: &'a [Uid], asker: &str) -> Option<Cow<'a, str>> {
-    uids.iter().find(|uid| uid.as_str() == asker).map(|uid| Cow::Borrowed(uid.as_str()))
+    uids.iter().find(|uid| uid.as_str() == asker).map(|uid| Cow::Borrowed(uid.bare()))
 }
 
 fn member_event<'a>(key: &'a ChannelKey, version: Version, asker: &str) -> MemberEvent<'a> {
@@ -90,7 +90,7 @@ fn message_event<'a>(
     what: &'a MessageChange,
     asker: &str,
 ) -> MessageEvent<'a> {
-    let by_of = |by: &'a Option<Uid>| Cow::Borrowed(by.as_ref().map_or("", Uid::as_str));
+    let by_of = |by: &'a Option<Uid>| Cow::Borrowed(by.as_ref().map_or("", Uid::bare));
     let base = MessageEvent {
         channel_id: key.id_for(asker).into(),
         channel_type: key.channel_type().to_wire(),
@@ -118,7 +118,7 @@ fn message_event<'a>(
                 None => edited,
                 Some(extras) => MessageEvent {
                     reply_to: reply_to(extras),
-                    mentions: extras.mentions.iter().map(|uid| uid.as_str().into()).collect(),
+                    mentions: extras.mentions.iter().map(|uid| uid.bare().into()).collect(),
                     mention_all: extras.mention_all,
                     files: extras.files.iter().map(|file| file.as_str().into()).collect(),
                     ..edited
@@ -127,7 +127,7 @@ fn message_event<'a>(
         }
         MessageChange::Reacted { uid, reaction } => MessageEvent {
             what: native::MessageChange::Reacted,
-            by: uid.as_str().into(),
+            by: uid.bare().into(),
             reaction: match reaction {
                 None => native::Reaction::None,
                 Some(Reaction::Like) => native::Reaction::Like,

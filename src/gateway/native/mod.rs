@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use protocol::close::CloseReason;
 use protocol::error::WireError;
-use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, Uid, Version, bare_id};
 use protocol::native::{
     self, Ack, Closing, Connected, Done, Encoding, Event, Explained, Gap, Limits, MessageItem, Messages, NotCounted,
     Peers, Ping, Pong, Refused, ResyncEvent, Row, ServerFrame, ServerInfo, SignalEvent, Synced, encode_ack,
@@ -27,7 +27,7 @@ mod events;
 mod requests;
 
 use events::change_frame;
-pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uids_of};
+pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uid_of, uids_of};
 
 /// Who looks: decides which channel_id a person channel shows.
 #[derive(Debug, Clone)]
@@ -199,7 +199,7 @@ pub fn live(encoding: Encoding, viewer: &Viewer, live: &Live) -> Bytes {
             &ServerFrame::Event(Event::Signal(SignalEvent {
                 channel_id: signal.key.id_for(viewer.uid.as_str()).into(),
                 channel_type: signal.key.channel_type().to_wire(),
-                from_uid: signal.from_uid.as_str().into(),
+                from_uid: signal.from_uid.bare().into(),
                 name: signal.name.as_str().into(),
                 data: Cow::Borrowed(&signal.data),
             })),
@@ -209,12 +209,13 @@ pub fn live(encoding: Encoding, viewer: &Viewer, live: &Live) -> Bytes {
 }
 
 fn encode_delivery(encoding: Encoding, delivery: &Delivery, side: Side) -> Bytes {
+    // All who get it belong to the channel's namespace, and so see it without.
     let channel_id = match (delivery.key.channel_type(), delivery.key.channel_id().split_once('@')) {
         (ChannelType::Person, Some((first, second))) => match side {
-            Side::First => second,
-            Side::Second => first,
+            Side::First => bare_id(second),
+            Side::Second => bare_id(first),
         },
-        _ => delivery.key.channel_id(),
+        _ => bare_id(delivery.key.channel_id()),
     };
     let mut scratch = Vec::with_capacity(delivery.bytes + 64);
     let encoded = append_frame(opcode(encoding), &mut scratch, |out| {
@@ -231,7 +232,7 @@ fn delivered_item(message: &Delivered) -> MessageItem<'_> {
     let item = MessageItem {
         message_seq: message.message_seq,
         message_id: message.message_id.get(),
-        from_uid: message.from_uid.as_str().into(),
+        from_uid: message.from_uid.bare().into(),
         client_msg_no: message.client_msg_no.as_str().into(),
         timestamp: message.timestamp_ms,
         payload: Cow::Borrowed(&message.payload),
@@ -250,12 +251,12 @@ fn delivered_item(message: &Delivered) -> MessageItem<'_> {
 fn stored_item(message: &Message) -> MessageItem<'_> {
     let reacted = |reaction: Reaction| {
         let of_kind = message.reactions.iter().filter(move |reacted| reacted.reaction == reaction);
-        of_kind.map(|reacted| Cow::Borrowed(reacted.uid.as_str())).collect()
+        of_kind.map(|reacted| Cow::Borrowed(reacted.uid.bare())).collect()
     };
     let item = MessageItem {
         message_seq: message.message_seq.get(),
         message_id: message.message_id.get(),
-        from_uid: message.from_uid.as_str().into(),
+        from_uid: message.from_uid.bare().into(),
         client_msg_no: message.client_msg_no.as_str().into(),
         timestamp: message.timestamp_ms(),
         payload: Cow::Borrowed(&message.payload),
@@ -282,7 +283,7 @@ fn stored_item(message: &Message) -> MessageItem<'_> {
 fn with_extras<'a>(mut item: MessageItem<'a>, extras: Option<&'a Extras>) -> MessageItem<'a> {
     if let Some(extras) = extras {
         item.reply_to = extras.reply_to.map_or(0, Version::get);
-        item.mentions = extras.mentions.iter().map(|uid| Cow::Borrowed(uid.as_str())).collect();
+        item.mentions = extras.mentions.iter().map(|uid| Cow::Borrowed(uid.bare())).collect();
         item.mention_all = extras.mention_all;
         item.files = extras.files.iter().map(|file| Cow::Borrowed(file.as_str())).collect();
     }
@@ -291,7 +292,7 @@ fn with_extras<'a>(mut item: MessageItem<'a>, extras: Option<&'a Extras>) -> Mes
 
 fn peer_item(peer: &Peer) -> native::Peer<'_> {
     native::Peer {
-        uid: peer.uid.as_str().into(),
+        uid: peer.uid.bare().into(),
         online: peer.online,
         last_seen_ms: (peer.last_seen_ms > 0).then_some(peer.last_seen_ms),
     }
@@ -329,12 +330,12 @@ fn sync_row<'a>(asker: &str, row: &'a SyncRow) -> Row<'a> {
         reset: row.reset,
         complete: row.complete,
         first_seq: row.first_seq,
-        changed: Vec::new(),
-        changed_more: false,
-        mentions: 0,
-        pinned: false,
-        muted: false,
-        request: false,
+        changed: row.changed.iter().map(|(seq, _)| *seq).collect(),
+        changed_more: row.changed_more,
+        mentions: row.mentions,
+        pinned: row.pinned,
+        muted: row.muted,
+        request: row.request,
         recents: row.recents.iter().map(stored_item).collect(),
     }
 }
@@ -374,7 +375,7 @@ pub fn connected(
 ) -> Bytes {
     let connected = Connected {
         session_id,
-        uid: uid.as_str().into(),
+        uid: uid.bare().into(),
         server_time_ms: now_ms,
         version: version.get(),
         heartbeat_s: u32::try_from(limits.heartbeat_ms / 1_000).unwrap_or(u32::MAX).max(1),

@@ -68,9 +68,17 @@ pub fn draft_of(from_uid: &Uid, send: &native::Send<'_>) -> Result<Draft, Refusa
         topic: send.topic.clone().into_owned(),
         expire_s: send.expire,
         payload: Bytes::copy_from_slice(&send.payload),
-        extras: extras_of(send.reply_to, &send.mentions, send.mention_all, &send.files)?,
+        extras: extras_of(from_uid, send.reply_to, &send.mentions, send.mention_all, &send.files)?,
         durability,
     })
+}
+
+/// A user the asker names: one of the asker's own namespace.
+///
+/// # Errors
+/// `Invalid`, naming the field.
+pub fn uid_of(asker: &Uid, field: &'static str, text: &str) -> Result<Uid, Refusal> {
+    Uid::in_namespace(asker.namespace(), text).map_err(bad_id(field))
 }
 
 /// What a message refers to. The wire has bounded the lists; repeats collapse.
@@ -78,6 +86,7 @@ pub fn draft_of(from_uid: &Uid, send: &native::Send<'_>) -> Result<Draft, Refusa
 /// # Errors
 /// `Invalid`, naming the field.
 pub fn extras_of(
+    asker: &Uid,
     reply_to: u64,
     mentions: &[Cow<'_, str>],
     mention_all: bool,
@@ -94,7 +103,7 @@ pub fn extras_of(
         extras.reply_to = Some(MessageId::new(reply_to));
     }
     for text in mentions {
-        let uid = Uid::new(text).map_err(bad_id("mentions"))?;
+        let uid = uid_of(asker, "mentions", text)?;
         if !extras.mentions.contains(&uid) {
             extras.mentions.push(uid);
         }
@@ -112,11 +121,11 @@ pub fn extras_of(
 ///
 /// # Errors
 /// `Invalid`, naming the field; an empty list too.
-pub fn uids_of(field: &'static str, texts: &[Cow<'_, str>]) -> Result<Vec<Uid>, Refusal> {
+pub fn uids_of(asker: &Uid, field: &'static str, texts: &[Cow<'_, str>]) -> Result<Vec<Uid>, Refusal> {
     if texts.is_empty() {
         return Err(Refusal::invalid(field, "is empty"));
     }
-    texts.iter().map(|text| Uid::new(text).map_err(bad_id(field))).collect()
+    texts.iter().map(|text| uid_of(asker, field, text)).collect()
 }
 
 /// What a client asks a sync for, from either frame that has it.
@@ -180,14 +189,18 @@ mod tests {
 
     #[test]
     fn what_a_message_refers_to_is_checked_and_collapsed() {
+        let asker = Uid::in_namespace(Some("acme"), "alice").expect("valid");
         let extras = |reply_to, mentions: &[&'static str], all, files: &[&'static str]| {
             let list = |texts: &[&'static str]| texts.iter().map(|text| Cow::Borrowed(*text)).collect::<Vec<_>>();
-            extras_of(reply_to, &list(mentions), all, &list(files))
+            extras_of(&asker, reply_to, &list(mentions), all, &list(files))
         };
         assert_eq!(extras(0, &[], false, &[]), Ok(None));
         let found = extras(7, &["bob", "eve", "bob"], true, &["ab-1", "ab-1"]).expect("valid").expect("some");
         let names: Vec<&str> = found.mentions.iter().map(Uid::as_str).collect();
-        assert_eq!((found.reply_to, names, found.mention_all), (Some(MessageId::new(7)), vec!["bob", "eve"], true));
+        assert_eq!(
+            (found.reply_to, names, found.mention_all),
+            (Some(MessageId::new(7)), vec!["acme\u{1f}bob", "acme\u{1f}eve"], true)
+        );
         assert_eq!(found.files.len(), 1);
         for (reply_to, mentions, files, field) in [
             (native::NUMBER_MAX + 1, &[][..], &[][..], "reply_to"),

@@ -323,4 +323,6 @@ fn iso_millis(text: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod tests;

@@ -10,10 +10,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use base64::Engine;
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::GeneralPurposeConfig;
-use bytes::Bytes;
 use protocol::ids::{ChannelKey, ChannelType, DeviceFlag, TOPIC_BYTES_MAX, Uid};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,12 +18,13 @@ use super::HttpState;
 use super::dialects::client_msg_no;
 use super::envelope::{DONE, Done, ErrorBody};
 use super::extract::{Auth, Body, Needs};
-use super::message::MessageBody;
+use super::message::{MessageBody, extras_of, payload_of};
 use super::names::{channel_by_name, channel_seen_by, channel_type_of, members_of};
 use super::problem::Problem;
 use crate::domain::channel::ChannelSettings;
 use crate::domain::identity::Identity;
 use crate::domain::message::{Draft, Durability, MessageFlags};
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::hub::Sent;
 use crate::hub::conversations::MessageSync;
@@ -336,12 +333,6 @@ async fn message_send(
     }
 }
 
-/// Standard base64 with or without padding.
-const PAYLOAD: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
-);
-
 fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
     if !body.subscribers.is_empty() {
         return Err(Refusal::invalid("subscribers", "is not offered: send to a channel").into());
@@ -352,11 +343,8 @@ fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
     if body.is_stream {
         return Err(Refusal::invalid("is_stream", "is not offered").into());
     }
-    let payload =
-        PAYLOAD.decode(&body.payload).map_err(|e| Refusal::invalid("payload", format_args!("is not base64: {e}")))?;
-    if payload.is_empty() {
-        return Err(Refusal::invalid("payload", "is needed").into());
-    }
+    let payload = payload_of(&body.payload)?;
+    let extras = extras_of(&Namespace::of(&from_uid), body.reply_to, &body.mentions, body.mention_all, &body.files)?;
     if body.topic.len() > TOPIC_BYTES_MAX {
         return Err(Refusal::TooLarge { field: "topic", bytes: body.topic.len(), max: TOPIC_BYTES_MAX }.into());
     }
@@ -372,8 +360,8 @@ fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
         setting: body.setting,
         topic: body.topic,
         expire_s: body.expire,
-        payload: Bytes::from(payload),
-        extras: None,
+        payload,
+        extras,
         durability: Durability::Disk,
     })
 }

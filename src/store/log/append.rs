@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use protocol::ids::Version;
 
-use super::files::{FileFaults, segment_name};
+use super::files::segment_name;
 use super::layout::{self, FIRST_LOT, FooterBuilder, LotBuilder, SegmentHeader};
 use super::open::{self, Opened};
 use super::reader::io_error;
+use super::seam::FileFaults;
 use super::segment::{Segment, Shared};
 use super::watermark::Watermark;
 use super::{LogMark, LogPosition, LogReader, OpenReport, Place};
@@ -67,6 +68,10 @@ pub struct Log {
     current: Arc<Segment>,
     /// No lot goes into `current` any more.
     closed: bool,
+    /// The last attempt to begin a segment failed: nothing can be written until one succeeds.
+    stuck: bool,
+    /// The last write or sync of the watermark failed.
+    watermark_fails: bool,
     /// Bytes of the current file: its lots, and zeros behind them.
     file_bytes: u64,
     footer: FooterBuilder,
@@ -100,6 +105,8 @@ impl Log {
             segment_bytes_max: options.segment_bytes_max,
             current,
             closed,
+            stuck: false,
+            watermark_fails: false,
             file_bytes,
             footer,
             end,
@@ -200,7 +207,7 @@ impl Log {
             let error = io_error("append lot", &self.current, source);
             self.closed = true;
             if let Err(roll) = self.roll() {
-                tracing::error!(error = %roll, cause = ?roll.source, "no new segment after a failed write, the next write tries again");
+                tracing::debug!(error = %roll, cause = ?roll.source, "no new segment after a failed write");
             }
             return Err(error);
         }
@@ -248,14 +255,48 @@ impl Log {
         // The end mark first: a scan that sees the segment's new end may ask for the digest there.
         *self.shared.end.write() = self.end;
         self.current.set_end(end);
-        if let Err(error) = self.watermark.write(&self.end) {
-            // The lot is durable whatever the watermark says; an old one only protects less.
-            tracing::warn!(%error, "the watermark could not be written");
+        // The lot is durable whatever the watermark says; an old one only protects less.
+        let written = self.watermark.write(&self.end);
+        self.watermark_went(written.as_ref().err());
+    }
+
+    /// One line when the watermark begins to fail, one when it ends.
+    fn watermark_went(&mut self, error: Option<&std::io::Error>) {
+        match (error, self.watermark_fails) {
+            (Some(error), false) => {
+                tracing::warn!(%error, "the log's watermark cannot be written; lots are not affected")
+            }
+            (None, true) => tracing::info!("the log's watermark is written again"),
+            _ => {}
         }
+        self.watermark_fails = error.is_some();
+    }
+
+    /// Whether nothing can be written: a write failed and no segment could be begun since.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Tries to begin the segment a stuck log needs; every [`Log::write`] does so, too. Free when it is not stuck.
+    ///
+    /// # Errors
+    /// I/O: still stuck.
+    pub fn resume(&mut self) -> Result<()> {
+        if self.stuck { self.roll() } else { Ok(()) }
     }
 
     /// Closes the current segment, with a footer unless a write into it failed, and begins the next.
     fn roll(&mut self) -> Result<()> {
+        let after_failure = self.closed;
+        let begun = self.begin_next(after_failure);
+        self.stuck = begun.is_err();
+        begun
+    }
+
+    /// `with_room`: zeros are written ahead at once. After a failure the new segment is the question whether the disk takes
+    /// data again, and a header alone would be taken by a disk that is full.
+    fn begin_next(&mut self, with_room: bool) -> Result<()> {
         if !self.closed {
             // The lots in it are durable; without a footer they are only slower to look up.
             let has_footer = match self.write_footer() {
@@ -284,13 +325,18 @@ impl Log {
         };
         let name = segment_name(header.number);
         let files = &self.shared.files;
+        let mut bytes = header.encode().to_vec();
+        if with_room {
+            let room = (self.segment_bytes_max as usize).saturating_sub(bytes.len());
+            bytes.resize(bytes.len() + room.min(ZEROS_AHEAD), 0);
+        }
         let file = files
-            .create(&name, &header.encode())
+            .create(&name, &bytes)
             .map_err(|source| StoreError::io("begin segment", files.path(&name).display(), source))?;
         self.end.position = LogPosition { segment: header.number, offset: FIRST_LOT };
         self.current = Arc::new(Segment::new(header, file, FIRST_LOT, Some(Vec::new())));
         self.closed = false;
-        self.file_bytes = u64::from(FIRST_LOT);
+        self.file_bytes = bytes.len() as u64;
         self.footer = FooterBuilder::default();
         *self.shared.end.write() = self.end;
         self.shared.segments.write().push(Arc::clone(&self.current));
@@ -323,7 +369,9 @@ impl Log {
     /// I/O. The lots are not in question.
     pub fn sync_watermark(&mut self) -> Result<()> {
         let path = self.shared.files.path(super::files::WATERMARK_NAME);
-        self.watermark.sync().map_err(|source| StoreError::io("sync watermark", path.display(), source))
+        let synced = self.watermark.sync();
+        self.watermark_went(synced.as_ref().err());
+        synced.map_err(|source| StoreError::io("sync watermark", path.display(), source))
     }
 
     /// Ends it cleanly: gives back the zeros written ahead and makes the watermark durable. Dropping a log without this

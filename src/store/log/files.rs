@@ -2,63 +2,37 @@
 //!
 //! Owns names of files and the order of syncs that makes a new file durable; refuses to know what is in them.
 
-use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is about to be asked of the file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileOp {
-    /// Create or open a file.
-    Open,
-    /// Read at an offset.
-    Read,
-    /// Write at an offset.
-    Write,
-    /// fdatasync of a file, or fsync of the directory.
-    Sync,
-    /// Rename a file into its place.
-    Rename,
-    /// Change a file's length.
-    Truncate,
-}
-
-/// Decides whether an operation fails; asked before each.
-pub(crate) trait FileFaults: fmt::Debug + Send + Sync {
-    /// # Errors
-    /// What the operation shall fail with.
-    fn check(&self, op: FileOp, path: &Path) -> io::Result<()>;
-
-    /// Whether syncs that do not fail are left out: for tests of what a file says, which open thousands of logs.
-    fn skips_syncs(&self) -> bool {
-        false
-    }
-}
+use super::seam::{FileChange, FileFaults, FileOp};
 
 /// Messages are private, so is their file.
 const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
-/// The directory of a log.
+/// A directory of the store: the log's, or the data directory itself.
 #[derive(Debug, Clone)]
-pub(super) struct Files {
+pub(in crate::store) struct Files {
     dir: PathBuf,
     faults: Option<Arc<dyn FileFaults>>,
 }
 
 /// An open file of the log.
 #[derive(Debug)]
-pub(super) struct LogFile {
+pub(in crate::store) struct LogFile {
     file: File,
     path: PathBuf,
-    faults: Option<Arc<dyn FileFaults>>,
+    /// Who is asked and told, and the inode that names the file to it.
+    faults: Option<(Arc<dyn FileFaults>, u64)>,
 }
 
 /// What lies in the directory, by name.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(in crate::store) struct Listing {
     /// Numbers of the segments, ascending.
     pub segments: Vec<u32>,
     /// Whether the watermark is there.
@@ -78,12 +52,26 @@ pub(crate) fn segment_name(number: u32) -> String {
 pub(super) const WATERMARK_NAME: &str = "watermark";
 
 impl Files {
-    pub(super) fn new(dir: &Path, faults: Option<Arc<dyn FileFaults>>) -> Self {
+    pub(in crate::store) fn new(dir: &Path, faults: Option<Arc<dyn FileFaults>>) -> Self {
         Self { dir: dir.to_owned(), faults }
     }
 
     fn check(&self, op: FileOp, path: &Path) -> io::Result<()> {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.check(op, path))
+    }
+
+    fn note(&self, change: FileChange<'_>) {
+        if let Some(faults) = &self.faults {
+            faults.note(change);
+        }
+    }
+
+    fn opened(&self, file: File, path: PathBuf) -> io::Result<LogFile> {
+        let faults = match &self.faults {
+            Some(faults) => Some((Arc::clone(faults), file.metadata()?.ino())),
+            None => None,
+        };
+        Ok(LogFile { file, path, faults })
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -94,12 +82,23 @@ impl Files {
         self.dir.join(name)
     }
 
-    /// Makes the directory when it is not there. Its parent is the caller's to sync.
-    pub(super) fn create_dir(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)
+    /// Makes the directory when it is not there; durably, unless it is the data directory's parent that is new.
+    pub(in crate::store) fn create_dir(&self) -> io::Result<()> {
+        if self.dir.is_dir() {
+            return Ok(());
+        }
+        self.check(FileOp::Open, &self.dir)?;
+        // It holds everybody's messages and hashes of credentials.
+        DirBuilder::new().recursive(true).mode(DIR_MODE).create(&self.dir)?;
+        self.note(FileChange::DirMade { path: &self.dir });
+        match self.dir.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Self::new(Path::new("."), self.faults.clone()).sync_dir(),
+            Some(parent) => Self::new(parent, self.faults.clone()).sync_dir(),
+            None => Ok(()),
+        }
     }
 
-    pub(super) fn list(&self) -> io::Result<Listing> {
+    pub(in crate::store) fn list(&self) -> io::Result<Listing> {
         self.check(FileOp::Read, &self.dir)?;
         let mut listing = Listing::default();
         for entry in fs::read_dir(&self.dir)? {
@@ -123,47 +122,64 @@ impl Files {
         let path = self.path(name);
         self.check(FileOp::Open, &path)?;
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        Ok(LogFile { file, path, faults: self.faults.clone() })
+        self.opened(file, path)
     }
 
     /// Makes a file that is there with all of `bytes`, durably, or not at all: written and synced under another name,
     /// renamed, directory synced.
-    pub(super) fn create(&self, name: &str, bytes: &[u8]) -> io::Result<LogFile> {
-        let path = self.path(name);
+    pub(in crate::store) fn create(&self, name: &str, bytes: &[u8]) -> io::Result<LogFile> {
         let made_at = self.path(&format!("{name}{LEFTOVER}"));
+        let made = self.create_at(name, &made_at, bytes);
+        if made.is_err() {
+            // On a full disk it must not keep what little there is.
+            let _ = fs::remove_file(&made_at);
+        }
+        made
+    }
+
+    fn create_at(&self, name: &str, made_at: &Path, bytes: &[u8]) -> io::Result<LogFile> {
+        let path = self.path(name);
         self.check(FileOp::Open, &path)?;
         let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(&made_at)?;
-        let made = LogFile { file, path: path.clone(), faults: self.faults.clone() };
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(made_at)?;
+        let made = self.opened(file, path.clone())?;
+        if let Some((faults, inode)) = &made.faults {
+            faults.note(FileChange::Made { path: made_at, inode: *inode });
+        }
         made.write_at(bytes, 0)?;
         made.sync()?;
         self.check(FileOp::Rename, &path)?;
-        fs::rename(&made_at, &path)?;
+        fs::rename(made_at, &path)?;
+        self.note(FileChange::Renamed { from: made_at, to: &path });
         if let Err(error) = self.sync_dir() {
             // The name may or may not survive a power cut. Nothing may be written to such a file, so take it away; the next
             // try makes the name anew and syncs the directory again.
-            let _ = fs::remove_file(&path);
+            let _ = self.remove(name);
             return Err(error);
         }
         Ok(made)
     }
 
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        let path = self.path(name);
+        fs::remove_file(&path)?;
+        self.note(FileChange::Removed { path: &path });
+        Ok(())
     }
 
-    pub(super) fn sync_dir(&self) -> io::Result<()> {
+    pub(in crate::store) fn sync_dir(&self) -> io::Result<()> {
         self.check(FileOp::Sync, &self.dir)?;
-        if self.faults.as_ref().is_some_and(|faults| faults.skips_syncs()) {
-            return Ok(());
+        if self.faults.as_ref().is_none_or(|faults| !faults.skips_syncs()) {
+            File::open(&self.dir)?.sync_all()?;
         }
-        File::open(&self.dir)?.sync_all()
+        self.note(FileChange::DirSynced { path: &self.dir });
+        Ok(())
     }
 }
 
 impl LogFile {
     fn check(&self, op: FileOp) -> io::Result<()> {
-        self.faults.as_ref().map_or(Ok(()), |faults| faults.check(op, &self.path))
+        self.faults.as_ref().map_or(Ok(()), |(faults, _)| faults.check(op, &self.path))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -191,20 +207,30 @@ impl LogFile {
 
     pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.check(FileOp::Write)?;
+        if let Some((faults, inode)) = &self.faults {
+            faults.note(FileChange::Written { inode: *inode, at, bytes });
+        }
         self.file.write_all_at(bytes, at)
     }
 
     /// fdatasync: the bytes and the length that finds them.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.check(FileOp::Sync)?;
-        if self.faults.as_ref().is_some_and(|faults| faults.skips_syncs()) {
-            return Ok(());
+        if self.faults.as_ref().is_none_or(|(faults, _)| !faults.skips_syncs()) {
+            self.file.sync_data()?;
         }
-        self.file.sync_data()
+        if let Some((faults, inode)) = &self.faults {
+            faults.note(FileChange::Synced { inode: *inode });
+        }
+        Ok(())
     }
 
     pub(super) fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.check(FileOp::Truncate)?;
-        self.file.set_len(bytes)
+        self.file.set_len(bytes)?;
+        if let Some((faults, inode)) = &self.faults {
+            faults.note(FileChange::Truncated { inode: *inode, bytes });
+        }
+        Ok(())
     }
 }

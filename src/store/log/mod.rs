@@ -22,6 +22,8 @@ mod finding;
 mod layout;
 mod open;
 mod reader;
+#[doc(hidden)]
+pub mod seam;
 mod segment;
 mod watermark;
 

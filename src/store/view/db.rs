@@ -114,7 +114,7 @@ impl Db {
     /// # Errors
     /// I/O or damage.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        crate::store::quiet::count(&self.reads);
         guarded("read view", &self.path, || self.tree.get(key))
     }
 
@@ -131,7 +131,7 @@ impl Db {
     /// # Errors
     /// I/O, damage, or what `each` says.
     pub fn scan_prefix(&self, prefix: &[u8], each: EachRow<'_>) -> Result<()> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        crate::store::quiet::count(&self.reads);
         let mut rows = self.tree.scan_prefix(prefix);
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
             each(&key, &value)?;

@@ -38,7 +38,9 @@ impl View {
         })?;
         let Some(key) = key else { return Ok(None) };
         for located in places {
-            let message = self.read(&key, channel, &[located])?.pop();
+            // As it was sent: a retry is compared with its own bytes, not with what they were edited to.
+            let as_sent = Located { altered: false, ..located };
+            let message = self.read(&key, channel, &[as_sent])?.pop();
             match message {
                 Some(m) if m.state == MessageState::Damaged => {
                     // Nobody can tell whether it is this one; storing it again could store it twice.

@@ -54,6 +54,8 @@ impl FromRequestParts<Arc<HttpState>> for Caller {
             Err(Problem::Refused(Refusal::CredentialUnknown)) if is_expired(&parts.headers) => {
                 Err(Problem::CredentialExpired)
             }
+            // A header that holds no bearer is a wrong token to this document, not a wrong parameter.
+            Err(Problem::Malformed { field, .. }) if field == "authorization" => Err(Refusal::CredentialUnknown.into()),
             Err(problem) => Err(problem),
         }
     }

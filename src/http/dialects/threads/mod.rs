@@ -579,7 +579,8 @@ async fn react(
 ) -> Result<Json<wire::Changed>, Problem> {
     let before = state.hub.message(caller.reader(), message_id(id)?).await?;
     let has = before.reactions.iter().any(|reacted| reacted.uid == caller.uid && reacted.reaction == reaction);
-    if set || has {
+    // What is gone is refused by the hub, also where there is nothing to take away.
+    if set || has || before.state != MessageState::Live {
         let wanted = set.then_some(reaction);
         state.hub.react(caller.uid.clone(), before.channel, before.message_seq.get(), wanted).await?;
     }

@@ -171,7 +171,7 @@ fn half_a_checkpoint_of_altered_messages_is_replayed() {
         let store = open(dir.path());
         super::history(&store);
         let team = ChannelNo(1);
-        let all = |seq: u64| refers(&["alice", "dave"], seq % 3 == 0, &[(seq % 5) as u32]);
+        let all = |seq: u64| refers(&["alice", "dave"], seq.is_multiple_of(3), &[(seq % 5) as u32]);
         commit(&store, (43..=400).map(|seq| message_with(team, seq, "bob", all(seq))).collect());
         store.checkpoint().expect("checkpoint");
         // Full pages are written before the head: their bits are ahead of it when the rest fails.
@@ -363,7 +363,7 @@ fn a_profile_of_maximum_size_and_a_name_of_maximum_size_fit() {
     };
     set(&full);
     // A head as full as it gets: a whole page, people, dead and mentioning seqs.
-    let all = |seq: u64| refers(&[], seq % 2 == 0, &[]);
+    let all = |seq: u64| refers(&[], seq.is_multiple_of(2), &[]);
     commit(&store, (1..=64).map(|seq| message_with(team, seq, &format!("user-{}", seq % 9), all(seq))).collect());
     commit(&store, (33..=64).map(|seq| revoked(team, seq)).collect());
     store.checkpoint().expect("checkpoint");
@@ -511,17 +511,17 @@ fn hundreds_of_mentions_are_counted_in_a_few_rows() {
     let team = group(&store, "team");
     let last = 5_000u64;
     for start in (1..=last).step_by(500) {
-        let named = |seq: u64| refers(&["bob", "carol"], seq % 4 == 0, &[]);
-        let from = |seq: u64| if seq % 3 == 0 { "bob" } else { "alice" };
+        let named = |seq: u64| refers(&["bob", "carol"], seq.is_multiple_of(4), &[]);
+        let from = |seq: u64| if seq.is_multiple_of(3) { "bob" } else { "alice" };
         commit(&store, (start..start + 500).map(|seq| message_with(team, seq, from(seq), named(seq))).collect());
     }
     commit(&store, (1..=last).step_by(7).map(|seq| revoked(team, seq)).collect());
     commit(&store, (2..=last).step_by(7).map(|seq| edited(team, seq, "nobody", None)).collect());
     let count = |who: &str, floor: u64| {
         let live = |seq: &u64| seq % 7 != 1 && seq % 7 != 2;
-        let mentioned = |seq: &u64| match (who, seq % 3 == 0) {
+        let mentioned = |seq: &u64| match (who, seq.is_multiple_of(3)) {
             ("bob", own) => !own,
-            ("alice", own) => own && seq % 4 == 0,
+            ("alice", own) => own && seq.is_multiple_of(4),
             _ => true,
         };
         (floor + 1..=last).filter(live).filter(mentioned).count() as u64

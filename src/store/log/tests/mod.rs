@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use protocol::ids::{ClientMsgNo, MessageSeq, Uid};
 
-use super::files::{FileFaults, FileOp};
+use super::seam::{FileFaults, FileOp};
 use super::*;
 use crate::domain::message::MessageFlags;
 use crate::store::{Commit, MessageRecord, StoreError};
