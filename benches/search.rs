@@ -124,13 +124,13 @@ fn fill(words: &[String], messages: u64, channels: u64, on: bool) -> Result<Fill
         lag = lag.max(store.search_stats().lag_max);
         let due = Duration::from_secs_f64(number as f64 / RATE as f64);
         if let Some(early) = due.checked_sub(started.elapsed()) {
-            std::thread::sleep(early);
+            std::thread::park_timeout(early);
         }
     }
     let rate = messages as f64 / started.elapsed().as_secs_f64();
     if on {
         while store.search_stats().channels_waiting > 0 {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         let stats = store.search_stats();
         let lag = lag.max(stats.lag_max);
@@ -225,7 +225,7 @@ fn main() -> Result<()> {
         let started = Instant::now();
         let (store, _) = DurableStore::open(StoreOptions::new(dir.path()))?;
         while !store.search_stats().ready {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         println!("  opened again, index in use after {:?}", started.elapsed());
     }

@@ -11,22 +11,33 @@ use protocol::native::{self, ClientFrame, Event, Row, ServerFrame};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::backend::{Backend, NewChannel};
+use crate::backend::Backend;
 use crate::client::{Channel, Command, Item, Update};
 use crate::screen::{Ink, Screen, tame};
+
+mod features;
 
 /// What the commands are; also the end of `--help`.
 pub const HELP: &str = "\
 Inside the chat:
   text               send it to whom you talk to
-  /to NAME           talk to a user; /to group:NAME or /join NAME: to a group
-  /group NAME [WHO…] make a group with you and others in it (needs the root key)
+  /to NAME           talk to a user; /to group:ID or /join ID: to a group
+  /group NAME [WHO…] make a group with you and others in it
+  /reply N TEXT      answer message N (numbers: /history)
+  /edit N TEXT       say something else in your message N
+  /revoke N          take your message N back
+  /like N  /dislike N  /unlike N
+  /search TEXT       where that was said here
+  /who N             who has read message N; /who: who is online
   /list              conversations and unread counts
   /history [N]       the newest N messages here (20)
   /read              mark this conversation as read
   /unread N          have N messages unread here
+  /pin  /unpin  /mute  /unmute  /accept
+  /block WHO  /unblock WHO
+  /members           who is in this group
+  /invite WHO…  /expel WHO…  /leave
   /delete            take this conversation off your list
-  /who               who is online
   /help  /quit";
 
 /// How long an answer may take before people are told.
@@ -50,6 +61,11 @@ struct Conversation {
     last_msg_seq: u64,
     /// Later messages count as unread; up to here they are in `unread` already.
     counted_to: u64,
+    pinned: bool,
+    muted: bool,
+    request: bool,
+    /// What a group is called.
+    name: Option<String>,
 }
 
 /// What is told twice or late changes nothing: only a later version of a conversation counts.
@@ -154,7 +170,7 @@ impl Room {
                 self.caught_up = true;
                 if !self.greeted {
                     self.greeted = true;
-                    self.greet();
+                    self.greet().await;
                 }
             }
             Update::Message { channel, item, live } => self.message(channel, &item, live).await,
@@ -172,14 +188,21 @@ impl Room {
         }
     }
 
-    fn greet(&mut self) {
+    /// What people call a channel, tamed.
+    fn title(&self, channel: &Channel) -> String {
+        let name = self.conversations.get(channel).and_then(|conversation| conversation.name.as_deref());
+        tame(name.unwrap_or(&channel.id))
+    }
+
+    async fn greet(&mut self) {
+        self.learn_names().await;
         if self.conversations.is_empty() {
             self.note("no conversations yet: /to NAME starts one, /help tells more");
         } else {
             self.list();
         }
         if let Some(channel) = &self.current {
-            self.note(&format!("you talk to {}", name_of(channel)));
+            self.note(&format!("you talk to {}", self.title(channel)));
         }
     }
 
@@ -193,8 +216,21 @@ impl Room {
         if channel.kind == 1 {
             self.known.insert(channel.id.clone());
         }
-        let conversation =
-            Conversation { unread: row.unread, last_msg_seq: row.last_msg_seq, counted_to: row.last_msg_seq };
+        let name = self.conversations.get(&channel).and_then(|known| known.name.clone());
+        let conversation = Conversation {
+            unread: row.unread,
+            last_msg_seq: row.last_msg_seq,
+            counted_to: row.last_msg_seq,
+            pinned: row.pinned,
+            muted: row.muted,
+            request: row.request,
+            name,
+        };
+        if self.greeted {
+            for seq in &row.changed {
+                self.note(&format!("message {seq} in {} changed: /history", name_of(&channel)));
+            }
+        }
         self.conversations.insert(channel, conversation);
     }
 
@@ -232,10 +268,28 @@ impl Room {
             native::MessageState::Live => tame(&String::from_utf8_lossy(&item.payload)),
             other => format!("({})", other.as_str()),
         };
-        let place = if channel.kind == 1 { String::new() } else { format!("[{}] ", tame(&channel.id)) };
+        let place = if channel.kind == 1 { String::new() } else { format!("[{}] ", self.title(channel)) };
         let to =
             if channel.kind == 1 && item.from_uid == self.uid { format!(" → {}", channel.id) } else { String::new() };
-        format!("{place}{}{to}: {text}", tame(&item.from_uid))
+        format!("{place}{}{to}: {text}{}", tame(&item.from_uid), remarks(item))
+    }
+
+    /// What somebody did to a message.
+    fn changed(&self, change: &native::MessageEvent<'_>) {
+        let by = if change.by.is_empty() { "the server".into() } else { tame(&change.by) };
+        let channel = Channel { id: change.channel_id.clone().into_owned(), kind: change.channel_type };
+        let place = format!("message {} in {}", change.message_seq, tame(&name_of(&channel)));
+        let text = match (change.what, change.reaction) {
+            (native::MessageChange::Revoked, _) => format!("{by} took back {place}"),
+            (native::MessageChange::Edited, _) => {
+                format!("{by} edited {place}: {}", tame(&String::from_utf8_lossy(&change.payload)))
+            }
+            (native::MessageChange::Reacted, native::Reaction::Like) => format!("{by} likes {place}"),
+            (native::MessageChange::Reacted, native::Reaction::Dislike) => format!("{by} dislikes {place}"),
+            (native::MessageChange::Reacted, _) => format!("{by} has no opinion on {place} any more"),
+            (native::MessageChange::Unknown, _) => format!("{place} changed"),
+        };
+        self.note(&text);
     }
 
     fn event(&mut self, event: Event<'static>) {
@@ -269,6 +323,31 @@ impl Room {
                     self.note(&format!("{} left {}", tame(&uid), name_of(&channel)));
                 }
             }
+            Event::Message(change) => self.changed(&change),
+            Event::Flags(change) => {
+                let channel = Channel { id: change.channel_id.into_owned(), kind: change.channel_type };
+                if self.versions.is_news(&channel, change.version) {
+                    let conversation = self.conversations.entry(channel).or_default();
+                    conversation.pinned = change.pinned;
+                    conversation.muted = change.muted;
+                    conversation.request = change.request;
+                }
+            }
+            Event::Channel(change) => {
+                let channel = Channel { id: change.channel_id.into_owned(), kind: change.channel_type };
+                if let Some(name) = change.name.filter(|name| !name.is_empty()) {
+                    self.note(&format!("{} is called {}", tame(&name_of(&channel)), tame(&name)));
+                    self.conversations.entry(channel.clone()).or_default().name = Some(name.into_owned());
+                }
+                for item in change.roles {
+                    self.note(&format!(
+                        "{} is {} of {}",
+                        tame(&item.uid),
+                        item.role.as_str(),
+                        tame(&name_of(&channel))
+                    ));
+                }
+            }
             _ => {}
         }
     }
@@ -280,7 +359,7 @@ impl Room {
             return Flow::Go;
         }
         let Some(command) = line.strip_prefix('/') else {
-            if let Err(e) = self.say(line).await {
+            if let Err(e) = self.say(line, 0).await {
                 self.complain(&format!("{e:#}"));
             }
             return Flow::Go;
@@ -291,7 +370,12 @@ impl Room {
         if matches!(word, "quit" | "q" | "exit") {
             return Flow::Quit;
         }
-        if let Err(e) = self.command(word, &rest).await {
+        let done = match features::Feature::read(word, command[word.len()..].trim()) {
+            Some(Ok(feature)) => self.feature(feature).await,
+            Some(Err(usage)) => Err(usage),
+            None => self.command(word, &rest).await,
+        };
+        if let Err(e) = done {
             self.complain(&format!("{e:#}"));
         }
         Flow::Go
@@ -301,10 +385,10 @@ impl Room {
         self.current.clone().context("you talk to nobody yet: /to NAME")
     }
 
-    async fn say(&mut self, text: &str) -> Result<()> {
+    async fn say(&mut self, text: &str, reply_to: u64) -> Result<()> {
         let channel = self.here()?;
         let commands = self.commands.as_ref().context("leaving")?;
-        let command = Command::Send { channel, payload: text.as_bytes().to_vec() };
+        let command = Command::Send { channel, payload: text.as_bytes().to_vec(), reply_to };
         commands.send(command).await.ok().context("the client has ended")
     }
 
@@ -312,7 +396,7 @@ impl Room {
         match (word, rest) {
             ("help" | "h" | "?", _) => self.screen.print(Ink::Note, HELP),
             ("to", [name]) => match name.strip_prefix("group:") {
-                Some(group) => self.talk_in(Channel { id: group.to_owned(), kind: 2 }).await?,
+                Some(group) => self.talk_in(self.group_called(group)).await?,
                 None => self.talk_in(Channel { id: (*name).to_owned(), kind: 1 }).await?,
             },
             ("join", [name]) => {
@@ -322,7 +406,6 @@ impl Room {
                 }
                 self.talk_in(Channel { id: group.to_owned(), kind: 2 }).await?;
             }
-            ("group", [name, others @ ..]) => self.group(name, others).await?,
             ("list" | "l", []) => self.list(),
             ("history", []) => self.history(HISTORY_DEFAULT).await?,
             ("history", [n]) => self.history(n.parse().context("/history takes a number")?).await?,
@@ -349,12 +432,21 @@ impl Room {
         Ok(())
     }
 
+    /// The group of that name among the conversations, else the one of that id.
+    fn group_called(&self, name: &str) -> Channel {
+        let is_called = |(channel, conversation): &(&Channel, &Conversation)| {
+            channel.kind == 2 && conversation.name.as_deref() == Some(name)
+        };
+        let found = self.conversations.iter().find(is_called).map(|(channel, _)| channel.clone());
+        found.unwrap_or_else(|| Channel { id: name.to_owned(), kind: 2 })
+    }
+
     async fn talk_in(&mut self, channel: Channel) -> Result<()> {
         self.current = Some(channel.clone());
         if !self.greeted {
             return Ok(());
         }
-        self.note(&format!("you talk to {}", name_of(&channel)));
+        self.note(&format!("you talk to {}", self.title(&channel)));
         let Some(conversation) = self.conversations.get(&channel) else { return Ok(()) };
         let (unread, last) = (conversation.unread, conversation.last_msg_seq);
         if unread > 0 {
@@ -364,25 +456,24 @@ impl Room {
         Ok(())
     }
 
-    async fn group(&mut self, name: &str, others: &[&str]) -> Result<()> {
-        let backend = self.backend.as_ref().context("making a group needs the root key: --data-dir")?;
-        let mut members = vec![self.uid.clone()];
-        members.extend(others.iter().map(|uid| (*uid).to_owned()));
-        let channel = NewChannel { channel_id: name.to_owned(), channel_type: 2, subscribers: members };
-        backend.create_channel(&channel).await?;
-        self.talk_in(Channel { id: name.to_owned(), kind: 2 }).await
-    }
-
     fn list(&self) {
         if self.conversations.is_empty() {
             return self.note("no conversations");
         }
         for (channel, conversation) in &self.conversations {
-            let unread = match conversation.unread {
-                0 => String::new(),
-                n => format!("  {n} unread"),
-            };
-            self.note(&format!("{}{unread}", tame(&name_of(channel))));
+            let mut line = tame(&name_of(channel));
+            if let Some(name) = &conversation.name {
+                line.push_str(&format!(" ({})", tame(name)));
+            }
+            if conversation.unread > 0 {
+                line.push_str(&format!("  {} unread", conversation.unread));
+            }
+            let marks =
+                [(conversation.pinned, "pinned"), (conversation.muted, "muted"), (conversation.request, "request")];
+            for (_, mark) in marks.iter().filter(|(on, _)| *on) {
+                line.push_str(&format!("  [{mark}]"));
+            }
+            self.note(&line);
         }
     }
 
@@ -407,10 +498,15 @@ impl Room {
             self.note("nothing was said yet");
         }
         for item in page.messages.iter().rev() {
-            let ink = if item.from_uid == self.uid { Ink::Own } else { Ink::Peer };
-            self.screen.print(ink, &format!("{:>5} {}", item.message_seq, self.show(&channel, item)));
+            self.numbered(&channel, item);
         }
         Ok(())
+    }
+
+    /// A message with its number, for commands that name one.
+    fn numbered(&self, channel: &Channel, item: &Item) {
+        let ink = if item.from_uid == self.uid { Ink::Own } else { Ink::Peer };
+        self.screen.print(ink, &format!("{:>5} {}", item.message_seq, self.show(channel, item)));
     }
 
     async fn set_unread(&mut self, unread: i64) -> Result<()> {
@@ -486,6 +582,30 @@ impl Room {
         };
         timeout(ANSWER_TIMEOUT, answer).await.context("no answer yet")?
     }
+}
+
+/// What a message refers to and what became of it, behind its text.
+fn remarks(item: &Item) -> String {
+    let mut text = String::new();
+    if item.state != native::MessageState::Live {
+        return text;
+    }
+    if item.reply_to > 0 {
+        text.push_str("  (reply)");
+    }
+    if item.edited > 0 {
+        text.push_str("  (edited)");
+    }
+    for (uids, word) in [(&item.likes, "like"), (&item.dislikes, "dislike")] {
+        if !uids.is_empty() {
+            text.push_str(&format!("  [{word}: {}]", tame(&uids.join(", "))));
+        }
+    }
+    if item.mention_all || !item.mentions.is_empty() {
+        let who = if item.mention_all { "all".to_owned() } else { item.mentions.join(", ") };
+        text.push_str(&format!("  [for {}]", tame(&who)));
+    }
+    text
 }
 
 fn ago(ms: u64) -> String {

@@ -90,6 +90,8 @@ pub enum Command {
         channel: Channel,
         /// The content.
         payload: Vec<u8>,
+        /// message_id of the message it answers; 0: none.
+        reply_to: u64,
     },
     /// Send any other request; the frame is built with the client_seq it gets.
     Request {
@@ -165,6 +167,7 @@ struct Unacked {
     client_msg_no: String,
     channel: Channel,
     payload: Vec<u8>,
+    reply_to: u64,
     /// Refused for a while: sent again then.
     retry_at: Option<Instant>,
 }
@@ -403,10 +406,11 @@ impl Client {
 
     async fn command(&mut self, socket: &mut Socket, command: Command) -> Result<(), End> {
         match command {
-            Command::Send { channel, payload } => {
+            Command::Send { channel, payload, reply_to } => {
                 self.next_seq += 1;
                 let client_msg_no = random_token().map_err(End::network)?;
-                let unacked = Unacked { client_seq: self.next_seq, client_msg_no, channel, payload, retry_at: None };
+                let unacked =
+                    Unacked { client_seq: self.next_seq, client_msg_no, channel, payload, reply_to, retry_at: None };
                 let result = write(socket, &unacked.frame()).await;
                 // Kept even when the write failed: the next session sends it again.
                 self.unacked.push_back(unacked);
@@ -562,6 +566,9 @@ impl Client {
         match &event {
             Event::Conversation(change) => self.version = self.version.max(change.version),
             Event::Member(change) => self.version = self.version.max(change.version),
+            Event::Message(change) => self.version = self.version.max(change.version),
+            Event::Flags(change) => self.version = self.version.max(change.version),
+            Event::Channel(change) => self.version = self.version.max(change.version),
             Event::Resync(resync) => {
                 let version = if resync.version == 0 { self.version } else { resync.version };
                 return self.sync_page(socket, version, None).await;
@@ -737,6 +744,7 @@ impl Unacked {
             channel_type: self.channel.kind,
             client_msg_no: Cow::Borrowed(&self.client_msg_no),
             payload: Cow::Borrowed(&self.payload),
+            reply_to: self.reply_to,
             ..native::Send::default()
         })
     }

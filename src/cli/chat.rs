@@ -203,7 +203,8 @@ impl Reach {
                 None => return Err(anyhow!("the server ended the connection").into()),
             }
         };
-        let viewer = Uid::from_stored(&connected.uid);
+        let viewer = Uid::in_namespace(connected.namespace.as_deref(), &connected.uid)
+            .map_err(|e| anyhow!("the server calls this user {:?}, which {e}", connected.uid))?;
         if self.namespace.as_deref().is_some_and(|name| viewer.namespace() != Some(name)) {
             // A socket has no place to name a tenant.
             return Err(anyhow!("chat connect needs a key or a token of that namespace").into());

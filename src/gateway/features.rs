@@ -11,6 +11,7 @@ use super::native::answers::Asked;
 use super::native::{bad_id, channel_of, extras_of, uids_of};
 use crate::domain::channel::{ChannelProfile, Role};
 use crate::domain::message::Reaction;
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::domain::user::{Strangers, UserSettings};
 use crate::hub::groups::NewGroup;
@@ -201,7 +202,10 @@ pub(super) fn group(
     };
     Ok(async move {
         let owner = Some(asked.uid.clone());
-        let group = NewGroup { channel_id: None, owner, members, profile: profile.clone() };
+        // A group of a namespace is named in it; elsewhere the hub makes the name.
+        let namespace = Namespace::of(&asked.uid);
+        let channel_id = namespace.name().map(|_| namespace.channel_id(&uuid::Uuid::new_v4().to_string()));
+        let group = NewGroup { channel_id, owner, members, profile: profile.clone() };
         let key = hub.create_group(group).await?;
         Ok(asked.profile(&key, &profile))
     })

@@ -1,10 +1,11 @@
 //! What handlers take from a request: the body as JSON whatever its Content-Type says, and the caller.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT};
 use axum::http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use protocol::ids::Uid;
@@ -20,6 +21,10 @@ use crate::hub::Reader;
 
 /// The header that names a tenant (m3o.txt).
 pub const NAMESPACE_HEADER: &str = "micro-namespace";
+
+/// How long, and how much, is read of a body that is refused.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The body as JSON, at most `http.body_bytes_max`. An empty body is `{}`: the missing field is then named. curl's `-d`
 /// sends a form type, so the type is not looked at (design.md section 7).
@@ -57,17 +62,46 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     })
 }
 
-/// Reads a body up to a limit; a declared length above it is refused before a byte is read.
+/// Reads a body up to a limit; one that declares more is refused before a byte is kept.
 pub(super) async fn read_body(request: Request, max: usize) -> Result<bytes::Bytes, Problem> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let waits = awaits_leave(request.headers());
+    let mut body = request.into_body();
     if declared.is_some_and(|n| n > max as u64) {
+        if !waits {
+            let_finish(&mut body).await;
+        }
         return Err(Problem::BodyTooLarge { max });
     }
-    match Limited::new(request.into_body(), max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(Problem::BodyTooLarge { max }),
+    match Limited::new(&mut body, max).collect().await {
+        Ok(read) => Ok(read.to_bytes()),
+        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => {
+            let_finish(&mut body).await;
+            Err(Problem::BodyTooLarge { max })
+        }
         Err(_) => Err(Problem::BodyBroken),
     }
+}
+
+/// Whether the caller sends its body only when asked to (`Expect: 100-continue`): a refusal then needs no more of it.
+pub(super) fn awaits_leave(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Reads on, within bounds, what a refused caller is still sending, and drops it: many clients look for the answer only when
+/// they have sent everything, and would see a broken connection instead.
+pub(super) async fn let_finish(body: &mut axum::body::Body) {
+    let rest = async {
+        let mut left = LINGER_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // In time or not: the answer follows.
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// Parses JSON; an error names the field by its dotted path.

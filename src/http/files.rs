@@ -26,6 +26,7 @@ use utoipa_axum::routes;
 use super::HttpState;
 use super::caller::Party;
 use super::envelope::ErrorBody;
+use super::extract::{LINGER, awaits_leave, let_finish};
 use super::problem::Problem;
 use crate::domain::file::FileInfo;
 use crate::domain::message::Message;
@@ -144,19 +145,30 @@ async fn upload(State(state): State<Arc<HttpState>>, party: Party, request: Requ
     let name = query_name(request.uri().query().unwrap_or_default());
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let patience = state.request_timeout;
-    let body = request.into_body();
+    let waits = awaits_leave(request.headers());
+    let mut body = request.into_body();
     let boundary = content_type.as_deref().and_then(|given| multer::parse_boundary(given).ok());
     let is_form = content_type.as_deref().is_some_and(|given| given.to_ascii_lowercase().starts_with("multipart/"));
     let info = match boundary {
         Some(boundary) => {
-            let form = multer::Multipart::new(body.into_data_stream(), boundary);
-            upload_form(&state.hub, party, form, name, patience).await?
+            let mut form = multer::Multipart::new(body.into_data_stream(), boundary);
+            let uploaded = upload_form(&state.hub, party, &mut form, name, patience).await;
+            if uploaded.is_err() && !waits {
+                // Its parts are passed over; see `let_finish`.
+                let rest = async { while let Ok(Some(_)) = form.next_field().await {} };
+                let _ = tokio::time::timeout(LINGER, rest).await;
+            }
+            uploaded?
         }
         None if is_form => return Err(Problem::malformed("content-type", "has no boundary")),
         None => {
             let mime = content_type.filter(|given| !given.starts_with("application/x-www-form-urlencoded"));
             let file = NewFile { uploader: party.uid, name: name.unwrap_or_default(), mime: mime_of(mime) };
-            upload_raw(&state.hub, file, body, patience).await?
+            let uploaded = upload_raw(&state.hub, file, &mut body, patience).await;
+            if uploaded.is_err() && !waits {
+                let_finish(&mut body).await;
+            }
+            uploaded?
         }
     };
     Ok(Json(File::of(&info)))
@@ -218,7 +230,7 @@ impl Incoming {
     }
 }
 
-async fn upload_raw(hub: &Hub, file: NewFile, mut body: HttpBody, patience: Duration) -> Result<FileInfo, Problem> {
+async fn upload_raw(hub: &Hub, file: NewFile, body: &mut HttpBody, patience: Duration) -> Result<FileInfo, Problem> {
     let mut incoming = Incoming::begin(hub, file).await?;
     while let Some(frame) = next(patience, body.frame()).await? {
         let Ok(piece) = frame.map_err(|_| Problem::BodyBroken)?.into_data() else { continue };
@@ -230,7 +242,7 @@ async fn upload_raw(hub: &Hub, file: NewFile, mut body: HttpBody, patience: Dura
 async fn upload_form(
     hub: &Hub,
     party: Party,
-    mut form: multer::Multipart<'static>,
+    form: &mut multer::Multipart<'static>,
     name: Option<String>,
     patience: Duration,
 ) -> Result<FileInfo, Problem> {

@@ -5,14 +5,13 @@ use base64::Engine;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
 use bytes::Bytes;
-use protocol::ids::{FileId, MessageId, Uid};
-use protocol::native::NUMBER_MAX;
-use serde::de::{Deserialize, Deserializer};
-use serde::{Deserialize as Deserializes, Serialize};
+use protocol::ids::{FileId, MessageId};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
 use crate::domain::message::{Extras, FILES_MAX, MENTIONS_MAX, Message, Reaction};
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 
 /// Standard base64 with or without padding.
@@ -33,33 +32,13 @@ pub fn payload_of(text: &str) -> Result<Bytes, Problem> {
     Ok(Bytes::from(payload))
 }
 
-/// A message_id as a number, or as text for callers whose numbers lose digits; `null` and `""`: none.
-///
-/// # Errors
-/// Anything else.
-pub fn message_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    #[derive(Deserializes)]
-    #[serde(untagged)]
-    enum Either {
-        Number(u64),
-        Text(String),
-    }
-    match Option::<Either>::deserialize(deserializer)? {
-        None => Ok(0),
-        Some(Either::Number(number)) => Ok(number),
-        Some(Either::Text(text)) if text.is_empty() => Ok(0),
-        Some(Either::Text(text)) => {
-            text.parse().map_err(|_| serde::de::Error::custom(format_args!("{text:?} is not a message_id")))
-        }
-    }
-}
-
 /// What a message refers to, as a request names it. Repeats collapse.
 ///
 /// # Errors
 /// `TooMany`, `Invalid` or `Malformed` naming the field.
 pub fn extras_of(
-    reply_to: u64,
+    namespace: &Namespace,
+    reply_to: Option<MessageId>,
     mentions: &[String],
     mention_all: bool,
     files: &[String],
@@ -70,13 +49,13 @@ pub fn extras_of(
     if files.len() > FILES_MAX {
         return Err(Refusal::TooMany { what: "files", max: FILES_MAX }.into());
     }
-    if reply_to > NUMBER_MAX {
+    if reply_to.is_some_and(|id| id > MessageId::MAX) {
         return Err(Refusal::invalid("reply_to", "is not a message_id").into());
     }
-    let reply_to = (reply_to > 0).then(|| MessageId::new(reply_to));
+    let reply_to = reply_to.filter(|id| *id > MessageId::ZERO);
     let mut extras = Extras { reply_to, mention_all, ..Extras::default() };
     for (i, text) in mentions.iter().enumerate() {
-        let uid = Uid::new(text).map_err(|e| Problem::malformed(format!("mentions[{i}]"), e))?;
+        let uid = namespace.uid(text).map_err(|e| Problem::malformed(format!("mentions[{i}]"), e))?;
         if !extras.mentions.contains(&uid) {
             extras.mentions.push(uid);
         }
@@ -164,7 +143,7 @@ impl MessageBody {
         let extras = message.extras.as_deref();
         let reacted = |reaction: Reaction| {
             let of_kind = message.reactions.iter().filter(move |reacted| reacted.reaction == reaction);
-            of_kind.map(|reacted| reacted.uid.as_str().to_owned()).collect()
+            of_kind.map(|reacted| reacted.uid.bare().to_owned()).collect()
         };
         Self {
             header: HeaderBody {
@@ -177,7 +156,7 @@ impl MessageBody {
             message_idstr: message.message_id.to_string(),
             client_msg_no: message.client_msg_no.as_str().to_owned(),
             message_seq: message.message_seq.get(),
-            from_uid: message.from_uid.as_str().to_owned(),
+            from_uid: message.from_uid.bare().to_owned(),
             channel_id: message.channel.id_for(asker).to_owned(),
             channel_type: message.channel.channel_type().to_wire(),
             topic: message.topic.clone(),
@@ -186,7 +165,8 @@ impl MessageBody {
             payload: STANDARD.encode(&message.payload),
             state: message.state.code(),
             reply_to: extras.and_then(|extras| extras.reply_to).map(MessageId::get),
-            mentions: extras.map_or_else(Vec::new, |extras| extras.mentions.iter().map(ToString::to_string).collect()),
+            mentions: extras
+                .map_or_else(Vec::new, |extras| extras.mentions.iter().map(|uid| uid.bare().to_owned()).collect()),
             mention_all: extras.is_some_and(|extras| extras.mention_all),
             files: extras.map_or_else(Vec::new, |extras| extras.files.iter().map(ToString::to_string).collect()),
             edited: (message.edited.get() > 0).then_some(message.edited.get()),
@@ -243,7 +223,14 @@ mod tests {
         );
         assert_eq!(MessageBody::seen_by("bob", &message).channel_id, "alice");
         let talked_about = Message {
-            extras: extras_of(7, &["bob".into(), "bob".into()], true, &["ab-1".into()]).expect("valid"),
+            extras: extras_of(
+                &Namespace::DEFAULT,
+                Some(MessageId::new(7)),
+                &["bob".into(), "bob".into()],
+                true,
+                &["ab-1".into()],
+            )
+            .expect("valid"),
             edited: Version::new(9),
             reactions: vec![
                 Reacted { uid: Uid::from_stored("eve"), reaction: Reaction::Dislike },

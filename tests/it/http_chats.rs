@@ -335,9 +335,7 @@ async fn a13_meta_says_what_was_applied_and_what_there_is() {
     for i in 2..=5 {
         // Each in a millisecond of its own, so that moments tell them apart.
         let last = page(&alice, &chat, "").await["messages"].as_array().and_then(|m| m.last().cloned()).expect("one");
-        let now =
-            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
-        while now() <= u128::from(last["createdAt"].as_u64().expect("a time")) {
+        while chinwag::clock::now_ms() <= last["createdAt"].as_u64().expect("a time") {
             tokio::task::yield_now().await;
         }
         say(&alice, &chat, &i.to_string()).await;
@@ -393,8 +391,7 @@ async fn a14_pages_by_skip_stand_still_when_the_end_is_pinned() {
     let newest = page(&bob, &chat, "&limit=1").await["messages"][0]["createdAt"].as_u64().expect("a time");
     // Later messages lie at or after the pinned end once the clock has passed it.
     let end = newest + 1;
-    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
-    while now() < u128::from(end) {
+    while chinwag::clock::now_ms() < end {
         tokio::task::yield_now().await;
     }
     let (mut seen, mut skip) = (Vec::new(), 0);

@@ -610,7 +610,7 @@ async fn d15_lists_page_backwards_and_reading_counts_down() {
     assert_eq!((&chats["chats"][1]["name"], &chats["chats"][1]["memberCount"]), (&json!("g"), &json!(2)));
     assert_eq!(order(chats), [chat.clone(), group.clone()]);
     data(&bob, "/api/v1/chats/hide", json!({"channelUuid": chat})).await;
-    assert_eq!(order(data(&bob, "/api/v1/chats/list", json!({})).await), [group.clone()]);
+    assert_eq!(order(data(&bob, "/api/v1/chats/list", json!({})).await), std::slice::from_ref(&group));
     data(&alice, SEND, to("bob", "back again")).await;
     assert_eq!(count(&bob, json!({"channelUuid": chat})).await, 1);
 

@@ -15,6 +15,7 @@ mod http;
 mod http_back_end;
 mod http_chats;
 mod http_conversation;
+mod http_features;
 mod http_files;
 mod http_m3o;
 mod http_relation;

@@ -149,6 +149,9 @@ pub struct Connected<'a> {
     pub session_id: u64,
     /// The user, as the server understood the credential.
     pub uid: Cow<'a, str>,
+    /// The namespace the user belongs to: all ids of this session lie in it and are said without it. Absent: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Cow<'a, str>>,
     /// The server's clock, Unix milliseconds.
     #[serde(deserialize_with = "number::deserialize")]
     pub server_time_ms: u64,

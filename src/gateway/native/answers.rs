@@ -80,11 +80,9 @@ impl Asked {
 
     /// `relations`.
     pub fn relations(&self, relations: &[(Uid, Relation)]) -> Bytes {
-        let item = |(uid, relation): &(Uid, Relation)| RelationItem {
-            uid: Cow::Owned(uid.bare().to_owned()),
-            contact: relation.contact,
-            blocked: relation.blocked,
-        };
+        fn item((uid, relation): &(Uid, Relation)) -> RelationItem<'_> {
+            RelationItem { uid: Cow::Borrowed(uid.bare()), contact: relation.contact, blocked: relation.blocked }
+        }
         let list = RelationsList { client_seq: self.client_seq, relations: relations.iter().map(item).collect() };
         frame(self.encoding, &ServerFrame::Relations(list))
     }
@@ -151,5 +149,49 @@ fn cut(page: &mut SearchPage, oldest_first: bool, bytes_max: usize) {
         page.messages.truncate(fitting);
         let last = page.messages.last().map_or(0, |message| message.message_seq.get());
         page.resume = Some(if oldest_first { last + 1 } else { last.saturating_sub(1) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::ids::{ChannelKey, ClientMsgNo, MessageSeq};
+
+    use super::*;
+    use crate::domain::message::{Message, MessageFlags, MessageState};
+
+    fn message(seq: u64, bytes: usize) -> Message {
+        let uid = Uid::from_stored("alice");
+        Message {
+            channel: ChannelKey::person(&uid, &uid),
+            message_seq: MessageSeq::new(seq).expect("from 1"),
+            message_id: Version::new(seq),
+            from_uid: uid,
+            client_msg_no: ClientMsgNo::from_stored("n"),
+            flags: MessageFlags::default(),
+            setting: 0,
+            topic: String::new(),
+            expire_s: 0,
+            payload: vec![b'x'; bytes].into(),
+            extras: None,
+            edited: Version::ZERO,
+            reactions: Vec::new(),
+            state: MessageState::Live,
+        }
+    }
+
+    #[test]
+    fn a_page_too_large_is_cut_and_says_where_it_goes_on() {
+        for (seqs, oldest_first, bytes_max, kept, resume) in [
+            ([9, 7, 4], false, 300, 3, Some(2)),
+            ([9, 7, 4], false, 200, 2, Some(6)),
+            ([9, 7, 4], false, 1, 1, Some(8)),
+            ([4, 7, 9], true, 250, 2, Some(8)),
+            ([4, 7, 9], true, 1, 1, Some(5)),
+        ] {
+            let messages = seqs.iter().map(|seq| message(*seq, 100)).collect();
+            let mut page = SearchPage { messages, resume: Some(2), head_seq: 9 };
+            cut(&mut page, oldest_first, bytes_max);
+            assert_eq!((page.messages.len(), page.resume), (kept, resume), "{seqs:?} {bytes_max}");
+        }
     }
 }

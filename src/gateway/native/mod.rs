@@ -375,7 +375,8 @@ pub fn connected(
 ) -> Bytes {
     let connected = Connected {
         session_id,
-        uid: uid.as_str().into(),
+        uid: uid.bare().into(),
+        namespace: uid.namespace().map(Into::into),
         server_time_ms: now_ms,
         version: version.get(),
         heartbeat_s: u32::try_from(limits.heartbeat_ms / 1_000).unwrap_or(u32::MAX).max(1),

@@ -181,14 +181,18 @@ mod tests {
 
     #[test]
     fn what_a_message_refers_to_is_checked_and_collapsed() {
+        let asker = Uid::in_namespace(Some("acme"), "alice").expect("valid");
         let extras = |reply_to, mentions: &[&'static str], all, files: &[&'static str]| {
             let list = |texts: &[&'static str]| texts.iter().map(|text| Cow::Borrowed(*text)).collect::<Vec<_>>();
-            extras_of(&Uid::from_stored("a"), reply_to, &list(mentions), all, &list(files))
+            extras_of(&asker, reply_to, &list(mentions), all, &list(files))
         };
         assert_eq!(extras(0, &[], false, &[]), Ok(None));
         let found = extras(7, &["bob", "eve", "bob"], true, &["ab-1", "ab-1"]).expect("valid").expect("some");
         let names: Vec<&str> = found.mentions.iter().map(Uid::as_str).collect();
-        assert_eq!((found.reply_to, names, found.mention_all), (Some(MessageId::new(7)), vec!["bob", "eve"], true));
+        assert_eq!(
+            (found.reply_to, names, found.mention_all),
+            (Some(MessageId::new(7)), vec!["acme\u{1f}bob", "acme\u{1f}eve"], true)
+        );
         assert_eq!(found.files.len(), 1);
         for (reply_to, mentions, files, field) in [
             (native::NUMBER_MAX + 1, &[][..], &[][..], "reply_to"),

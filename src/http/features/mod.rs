@@ -8,8 +8,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
-use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
+use axum::extract::{FromRequestParts, State};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use protocol::ids::{ChannelKey, ChannelType, Uid, Version, bare_id};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -17,11 +19,11 @@ use super::HttpState;
 use super::envelope::{DONE, Done, ErrorBody};
 use super::extract::{Acting, Auth, Body, Needs};
 use super::message::{MessageBody, extras_of, payload_of};
-use super::names::{channel_by_name, channel_seen_by, channel_type_of, members_of};
+use super::names::{channel_seen_by, channel_type_of};
 use super::problem::Problem;
 use crate::domain::channel::{ChannelProfile, Role};
-use crate::domain::identity::Identity;
 use crate::domain::message::{Message, Reaction};
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::domain::user::{Relation, Strangers, UserSettings};
 use crate::hub::Reader;
@@ -60,42 +62,83 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(channel_leave))
 }
 
+/// Who calls, and the header that may name a namespace.
+struct Caller {
+    auth: Auth,
+    headers: HeaderMap,
+}
+
+impl FromRequestParts<Arc<HttpState>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Problem> {
+        Ok(Self { auth: Auth::from_request_parts(parts, state).await?, headers: parts.headers.clone() })
+    }
+}
+
 /// A channel as a request names it, and who looks at it.
 struct Place {
     reader: Reader,
     /// Whose view names person channels; `None`: a back end's, which names pairs.
     viewer: Option<Uid>,
+    namespace: Namespace,
     key: ChannelKey,
 }
 
 impl Place {
-    fn channel_id(&self) -> &str {
+    fn channel_id(&self) -> String {
         match &self.viewer {
-            Some(uid) => self.key.id_for(uid.as_str()),
-            None => self.key.channel_id(),
+            Some(uid) => self.key.id_for(uid.as_str()).to_owned(),
+            None => name_of(&self.key),
         }
     }
 
     fn message(&self, message: &Message) -> MessageBody {
         let viewer = self.viewer.as_ref().map_or("", Uid::as_str);
-        MessageBody { channel_id: self.channel_id().to_owned(), ..MessageBody::seen_by(viewer, message) }
+        MessageBody { channel_id: self.channel_id(), ..MessageBody::seen_by(viewer, message) }
     }
 }
 
-/// Reads the channel of a request that an API key may make without a user.
-async fn place(state: &HttpState, auth: &Auth, uid: &str, channel: (&str, u8), needs: Needs) -> Result<Place, Problem> {
-    let (channel_id, channel_type) = channel;
-    if uid.is_empty() && matches!(auth, Auth::Known(Identity::Key { .. })) {
-        auth.key_with(needs)?;
-        let key = channel_by_name(channel_id, channel_type_of(channel_type)?)?;
-        return Ok(Place { reader: Reader::Trusted, viewer: None, key });
+/// The stored id without its namespace; of a pair `a@b`.
+fn name_of(key: &ChannelKey) -> String {
+    match key.pair() {
+        Some(_) => key.channel_id().split('@').map(bare_id).collect::<Vec<_>>().join("@"),
+        None => bare_id(key.channel_id()).to_owned(),
     }
-    let acting = auth.acting_for(state, "uid", uid, needs).await?;
-    let key = channel_seen_by(acting.uid(), channel_id, channel_type)?;
-    Ok(match acting {
-        Acting::Trusted(uid) => Place { reader: Reader::Trusted, viewer: Some(uid), key },
-        Acting::Own(uid) => Place { reader: Reader::User(uid.clone()), viewer: Some(uid), key },
-    })
+}
+
+/// A channel as a back end names it: a person channel by its pair.
+fn channel_in(namespace: &Namespace, channel_id: &str, channel_type: u8) -> Result<ChannelKey, Refusal> {
+    let channel_type = channel_type_of(channel_type)?;
+    let named = match (channel_type, channel_id.split_once('@')) {
+        (ChannelType::Person, Some((a, b))) => {
+            namespace.uid(a).and_then(|a| Ok(ChannelKey::person(&a, &namespace.uid(b)?)))
+        }
+        (ChannelType::Person, None) => return Err(Refusal::invalid("uid", "is needed, or a pair as channel_id")),
+        _ => ChannelKey::named_in(namespace.name(), channel_id, channel_type),
+    };
+    named.map_err(|e| Refusal::invalid("channel_id", e))
+}
+
+impl Caller {
+    /// The user the request acts for.
+    fn acting(&self, state: &HttpState, uid: &str, needs: Needs) -> Result<Acting, Problem> {
+        self.auth.acting_in(state, &self.headers, "uid", uid, needs)
+    }
+
+    /// The channel of a request that an API key may make without a user.
+    fn place(&self, state: &HttpState, uid: &str, channel: (&str, u8), needs: Needs) -> Result<Place, Problem> {
+        let (channel_id, channel_type) = channel;
+        if uid.is_empty() && self.auth.is_key() {
+            let namespace = self.auth.key_in(&self.headers, needs)?;
+            let key = channel_in(&namespace, channel_id, channel_type)?;
+            return Ok(Place { reader: Reader::Trusted, viewer: None, namespace, key });
+        }
+        let acting = self.acting(state, uid, needs)?;
+        let key = channel_seen_by(acting.uid(), channel_id, channel_type)?;
+        let namespace = Namespace::of(acting.uid());
+        Ok(Place { reader: acting.reader(), viewer: Some(acting.uid().clone()), namespace, key })
+    }
 }
 
 fn limit_of(wanted: u32) -> usize {
@@ -109,14 +152,21 @@ fn versioned(version: Version) -> Json<wire::Versioned> {
     Json(wire::Versioned { status: 200, version: version.get() })
 }
 
-fn uids_of(subscribers: &[String]) -> Result<Vec<Uid>, Problem> {
-    if subscribers.is_empty() {
-        return Err(Refusal::invalid("subscribers", "is empty").into());
-    }
+fn uids_of(namespace: &Namespace, subscribers: &[String]) -> Result<Vec<Uid>, Problem> {
     if subscribers.len() > UIDS_MAX {
         return Err(Refusal::TooMany { what: "subscribers", max: UIDS_MAX }.into());
     }
-    members_of(subscribers)
+    let uid = |(i, text): (usize, &String)| {
+        namespace.uid(text).map_err(|e| Problem::malformed(format!("subscribers[{i}]"), e))
+    };
+    subscribers.iter().enumerate().map(uid).collect()
+}
+
+fn some_uids_of(namespace: &Namespace, subscribers: &[String]) -> Result<Vec<Uid>, Problem> {
+    if subscribers.is_empty() {
+        return Err(Refusal::invalid("subscribers", "is empty").into());
+    }
+    uids_of(namespace, subscribers)
 }
 
 /// Takes a message back.
@@ -129,11 +179,11 @@ fn uids_of(subscribers: &[String]) -> Result<Vec<Uid>, Problem> {
 )]
 async fn message_revoke(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::MessageName>,
 ) -> Result<Json<wire::Versioned>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Send).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Send)?;
     Ok(versioned(state.hub.revoke(place.reader, place.key, body.message_seq).await?))
 }
 
@@ -146,13 +196,13 @@ async fn message_revoke(
 )]
 async fn message_edit(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::MessageEdit>,
 ) -> Result<Json<wire::Versioned>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Send).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Send)?;
     let payload = payload_of(&body.payload)?;
-    let extras = extras_of(body.reply_to, &body.mentions, body.mention_all, &body.files)?;
+    let extras = extras_of(&place.namespace, body.reply_to, &body.mentions, body.mention_all, &body.files)?;
     Ok(versioned(state.hub.edit(place.reader, place.key, body.message_seq, payload, extras).await?))
 }
 
@@ -165,10 +215,10 @@ async fn message_edit(
 )]
 async fn message_react(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::MessageReact>,
 ) -> Result<Json<wire::Versioned>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Send).await?;
+    let acting = caller.acting(&state, &body.uid, Needs::Send)?;
     let key = channel_seen_by(acting.uid(), &body.channel_id, body.channel_type)?;
     let reaction = match body.reaction.as_str() {
         "" => None,
@@ -189,11 +239,11 @@ async fn message_react(
 )]
 async fn message_search(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::MessageSearch>,
 ) -> Result<Json<wire::MessagesFound>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Read).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Read)?;
     let search = Search {
         text: body.text,
         first: body.start_message_seq,
@@ -218,14 +268,14 @@ async fn message_search(
 )]
 async fn message_readers(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::MessageName>,
 ) -> Result<Json<wire::MessageReaders>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Read).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Read)?;
     let read_by = state.hub.read_by(place.reader, place.key, body.message_seq, limit_of(body.limit)).await?;
     Ok(Json(wire::MessageReaders {
-        uids: read_by.uids.iter().map(ToString::to_string).collect(),
+        uids: read_by.uids.iter().map(|uid| uid.bare().to_owned()).collect(),
         of: read_by.of,
         more: read_by.more,
     }))
@@ -240,11 +290,11 @@ async fn message_readers(
 )]
 async fn message_changes(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::MessageChangesQuery>,
 ) -> Result<Json<wire::MessageChangesPage>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Read).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Read)?;
     let (since, max) = (Version::new(body.version), limit_of(body.limit));
     let found = state.hub.message_changes(place.reader, place.key, since, max).await?;
     let item = |(seq, version): (u64, Version)| wire::ChangedMessage { message_seq: seq, version: version.get() };
@@ -260,10 +310,10 @@ async fn message_changes(
 )]
 async fn conversation_flags(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::ConversationFlags>,
 ) -> Result<Json<wire::Versioned>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Send).await?;
+    let acting = caller.acting(&state, &body.uid, Needs::Send)?;
     let key = channel_seen_by(acting.uid(), &body.channel_id, body.channel_type)?;
     let change = FlagsChange { pinned: body.pinned, muted: body.muted, accepted: body.accepted };
     Ok(versioned(state.hub.set_flags(acting.uid().clone(), key, change).await?))
@@ -278,11 +328,11 @@ async fn conversation_flags(
 )]
 async fn user_settings(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::UserSettings>,
 ) -> Result<Json<wire::UserSettingsNow>, Problem> {
     let needs = if body.strangers.is_some() { Needs::Send } else { Needs::Read };
-    let acting = auth.acting_for(&state, "uid", &body.uid, needs).await?;
+    let acting = caller.acting(&state, &body.uid, needs)?;
     let uid = acting.uid().clone();
     let settings = match &body.strangers {
         None => state.hub.user_settings(uid).await?,
@@ -297,7 +347,7 @@ async fn user_settings(
 }
 
 fn relation_now(peer: &Uid, relation: Relation) -> wire::RelationNow {
-    wire::RelationNow { peer: peer.to_string(), contact: relation.contact, blocked: relation.blocked }
+    wire::RelationNow { peer: peer.bare().to_owned(), contact: relation.contact, blocked: relation.blocked }
 }
 
 /// Makes another user a contact of a user, or blocks it.
@@ -309,11 +359,11 @@ fn relation_now(peer: &Uid, relation: Relation) -> wire::RelationNow {
 )]
 async fn user_relation(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::UserRelation>,
 ) -> Result<Json<wire::RelationNow>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Send).await?;
-    let peer = Uid::new(&body.peer).map_err(|e| Refusal::invalid("peer", e))?;
+    let acting = caller.acting(&state, &body.uid, Needs::Send)?;
+    let peer = Namespace::of(acting.uid()).uid(&body.peer).map_err(|e| Refusal::invalid("peer", e))?;
     let change = RelationChange { contact: body.contact, blocked: body.blocked };
     let now = state.hub.put_relation(acting.uid().clone(), peer.clone(), change).await?;
     Ok(Json(relation_now(&peer, now)))
@@ -328,22 +378,26 @@ async fn user_relation(
 )]
 async fn user_relations(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::UserRelations>,
 ) -> Result<Json<Vec<wire::RelationNow>>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Read).await?;
+    let acting = caller.acting(&state, &body.uid, Needs::Read)?;
     let relations = state.hub.relations(acting.uid().clone()).await?;
     Ok(Json(relations.iter().map(|(peer, relation)| relation_now(peer, *relation)).collect()))
 }
 
-fn profile_now(channel_id: &str, channel_type: ChannelType, profile: ChannelProfile) -> Json<wire::ChannelProfileNow> {
+fn profile_now(
+    channel_id: String,
+    channel_type: ChannelType,
+    profile: ChannelProfile,
+) -> Json<wire::ChannelProfileNow> {
     Json(wire::ChannelProfileNow {
-        channel_id: channel_id.to_owned(),
+        channel_id,
         channel_type: channel_type.to_wire(),
         name: profile.name,
         icon: profile.icon,
         description: profile.description,
-        creator: profile.creator.map_or_else(String::new, |uid| uid.to_string()),
+        creator: profile.creator.map_or_else(String::new, |uid| uid.bare().to_owned()),
     })
 }
 
@@ -356,15 +410,13 @@ fn profile_now(channel_id: &str, channel_type: ChannelType, profile: ChannelProf
 )]
 async fn channel_create(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::GroupCreate>,
 ) -> Result<Json<wire::ChannelProfileNow>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Admin).await?;
+    let acting = caller.acting(&state, &body.uid, Needs::Admin)?;
     let owner = acting.uid().clone();
-    if body.subscribers.len() > UIDS_MAX {
-        return Err(Refusal::TooMany { what: "subscribers", max: UIDS_MAX }.into());
-    }
-    let members = members_of(&body.subscribers)?;
+    let namespace = Namespace::of(&owner);
+    let members = uids_of(&namespace, &body.subscribers)?;
     let profile = ChannelProfile {
         name: body.name,
         icon: body.icon,
@@ -372,9 +424,11 @@ async fn channel_create(
         creator: Some(owner.clone()),
         ..ChannelProfile::default()
     };
-    let group = NewGroup { channel_id: None, owner: Some(owner), members, profile: profile.clone() };
+    // A group of a namespace is named in it; elsewhere the hub makes the name.
+    let channel_id = namespace.name().map(|_| namespace.channel_id(&uuid::Uuid::new_v4().to_string()));
+    let group = NewGroup { channel_id, owner: Some(owner), members, profile: profile.clone() };
     let key = state.hub.create_group(group).await?;
-    Ok(profile_now(key.channel_id(), key.channel_type(), profile))
+    Ok(profile_now(name_of(&key), key.channel_type(), profile))
 }
 
 /// Changes or asks for a channel's profile.
@@ -387,13 +441,13 @@ async fn channel_create(
 )]
 async fn channel_profile(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::ChannelProfile>,
 ) -> Result<Json<wire::ChannelProfileNow>, Problem> {
     let changes = body.name.is_some() || body.icon.is_some() || body.description.is_some();
     let needs = if changes { Needs::Admin } else { Needs::Read };
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, needs).await?;
+    let place = caller.place(&state, &body.uid, channel, needs)?;
     let mut profile = state.hub.profile(place.reader.clone(), place.key.clone()).await?;
     if changes {
         profile.name = body.name.unwrap_or(profile.name);
@@ -413,17 +467,17 @@ async fn channel_profile(
 )]
 async fn channel_members(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::ChannelMembers>,
 ) -> Result<Json<wire::MembersPage>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Read).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Read)?;
     let all = state.hub.members(place.reader, place.key).await?;
     let (skip, limit) = (body.skip as usize, limit_of(body.limit));
     let shown = all.iter().skip(skip).take(limit);
     Ok(Json(wire::MembersPage {
         members: shown
-            .map(|(uid, membership)| wire::Member { uid: uid.to_string(), role: membership.role.code() })
+            .map(|(uid, membership)| wire::Member { uid: uid.bare().to_owned(), role: membership.role.code() })
             .collect(),
         of: all.len() as u64,
         more: skip.saturating_add(limit) < all.len(),
@@ -439,12 +493,13 @@ async fn channel_members(
 )]
 async fn channel_invite(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::ChannelUids>,
 ) -> Result<Json<Done>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Admin).await?;
-    state.hub.invite(place.reader, place.key, uids_of(&body.subscribers)?).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Admin)?;
+    let uids = some_uids_of(&place.namespace, &body.subscribers)?;
+    state.hub.invite(place.reader, place.key, uids).await?;
     Ok(Json(DONE))
 }
 
@@ -457,12 +512,13 @@ async fn channel_invite(
 )]
 async fn channel_expel(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::ChannelUids>,
 ) -> Result<Json<Done>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Admin).await?;
-    state.hub.expel(place.reader, place.key, uids_of(&body.subscribers)?).await?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Admin)?;
+    let uids = some_uids_of(&place.namespace, &body.subscribers)?;
+    state.hub.expel(place.reader, place.key, uids).await?;
     Ok(Json(DONE))
 }
 
@@ -475,12 +531,12 @@ async fn channel_expel(
 )]
 async fn channel_role(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::ChannelRole>,
 ) -> Result<Json<Done>, Problem> {
     let channel = (body.channel_id.as_str(), body.channel_type);
-    let place = place(&state, &auth, &body.uid, channel, Needs::Admin).await?;
-    let member = Uid::new(&body.member).map_err(|e| Refusal::invalid("member", e))?;
+    let place = caller.place(&state, &body.uid, channel, Needs::Admin)?;
+    let member = place.namespace.uid(&body.member).map_err(|e| Refusal::invalid("member", e))?;
     let role = match body.role.as_str() {
         "member" => Role::Member,
         "admin" => Role::Admin,
@@ -501,10 +557,10 @@ async fn channel_role(
 )]
 async fn channel_leave(
     State(state): State<Arc<HttpState>>,
-    auth: Auth,
+    caller: Caller,
     Body(body): Body<wire::ChannelMembers>,
 ) -> Result<Json<Done>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Admin).await?;
+    let acting = caller.acting(&state, &body.uid, Needs::Admin)?;
     let key = channel_seen_by(acting.uid(), &body.channel_id, body.channel_type)?;
     state.hub.leave_group(acting.uid().clone(), key).await?;
     Ok(Json(DONE))

@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::http::dialects::message_id;
 use crate::http::extract::null_is_zero;
-use crate::http::message::{MessageBody, message_id};
+use crate::http::message::MessageBody;
 
 /// `POST /message/revoke` and `POST /message/readers` (which alone looks at `limit`).
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -50,7 +51,7 @@ pub struct MessageEdit {
     /// message_id of the message it answers or quotes from now on, as number or text.
     #[serde(default, deserialize_with = "message_id")]
     #[schema(value_type = u64)]
-    pub reply_to: u64,
+    pub reply_to: Option<protocol::ids::MessageId>,
     /// Members it mentions from now on, at most 100.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub mentions: Vec<String>,

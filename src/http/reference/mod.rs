@@ -24,6 +24,7 @@ use super::problem::Problem;
 use crate::domain::channel::ChannelSettings;
 use crate::domain::identity::Identity;
 use crate::domain::message::{Draft, Durability, MessageFlags};
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::hub::Sent;
 use crate::hub::conversations::MessageSync;
@@ -343,7 +344,7 @@ fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
         return Err(Refusal::invalid("is_stream", "is not offered").into());
     }
     let payload = payload_of(&body.payload)?;
-    let extras = extras_of(body.reply_to, &body.mentions, body.mention_all, &body.files)?;
+    let extras = extras_of(&Namespace::of(&from_uid), body.reply_to, &body.mentions, body.mention_all, &body.files)?;
     if body.topic.len() > TOPIC_BYTES_MAX {
         return Err(Refusal::TooLarge { field: "topic", bytes: body.topic.len(), max: TOPIC_BYTES_MAX }.into());
     }

@@ -165,9 +165,9 @@ pub struct MessageSend {
     #[serde(default, deserialize_with = "null_is_zero")]
     pub topic: String,
     /// message_id of the message of this channel it answers or quotes, as number or text. Not of WuKongIM, as the next three.
-    #[serde(default, deserialize_with = "crate::http::message::message_id")]
+    #[serde(default, deserialize_with = "crate::http::dialects::message_id")]
     #[schema(value_type = u64)]
-    pub reply_to: u64,
+    pub reply_to: Option<protocol::ids::MessageId>,
     /// Members it mentions, at most 100.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub mentions: Vec<String>,

@@ -112,7 +112,7 @@ mod tests {
                 return;
             }
             assert!(started.elapsed() < Duration::from_secs(60), "{stats:?}");
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 

@@ -130,7 +130,7 @@ impl Fixture {
                 return;
             }
             assert!(started.elapsed() < Duration::from_secs(60), "{stats:?}");
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
@@ -552,7 +552,7 @@ fn replaced_units_are_swept_up() {
             break;
         }
         assert!(started.elapsed() < Duration::from_secs(20), "{on_disk} bytes for {live}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     assert_eq!(fixture.seqs(0, "number 8000 "), [8_000]);
 }
@@ -568,7 +568,7 @@ fn many_edits_make_a_unit_again() {
     let started = Instant::now();
     while fixture.index.stats().edits > 0 || fixture.index.stats().messages_indexed < 1_024 {
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", fixture.index.stats());
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     assert_eq!(fixture.seqs(0, "changed").len(), 16);
 }

@@ -351,7 +351,7 @@ mod tests {
         let mut contents = Contents { wide: vec![9, 4_095], ..Contents::default() };
         for i in 0..pairs {
             let hash = (i / 3).wrapping_mul(0x9e37_79b9) & 0xff_ffff;
-            contents.pairs.push(hash << 16 | i % places);
+            contents.pairs.push((hash << 16) | (i % places));
         }
         contents.finish();
         contents
