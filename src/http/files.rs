@@ -305,8 +305,8 @@ fn form_problem(error: multer::Error) -> Problem {
     get, path = "/api/v1/files/{id}", tag = "files",
     params(("id" = String, Path, description = "The file"), ("range" = Option<String>, Header, description = "One range")),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "The file"),
-        (status = 206, body = Vec<u8>, content_type = "application/octet-stream", description = "The range"),
+        (status = 200, description = "The file, as the type it was uploaded with"),
+        (status = 206, description = "The range"),
         (status = 304, description = "The caller has it"),
         (status = "default", body = ErrorBody),
     )

@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 pub mod admin;
 pub mod caller;
 pub mod dialects;
+mod document;
 pub mod envelope;
 pub mod extract;
 pub mod features;
@@ -96,30 +97,36 @@ impl HttpState {
             relation_http_errors: config.relation.http_errors,
             data_dir: config.data_dir.clone(),
             root_key,
-            document: openapi().to_json().map(bytes::Bytes::from).unwrap_or_default(),
+            document: bytes::Bytes::from(openapi().to_string()),
         }
     }
 }
 
-/// All routes with their documentation. A dialect is one line here.
-fn routes() -> OpenApiRouter<Arc<HttpState>> {
-    OpenApiRouter::with_openapi(ops::document())
-        .merge(dialects::chats::routes())
-        .merge(dialects::conversation::routes())
-        .merge(dialects::m3o::routes())
-        .merge(dialects::relation::routes())
-        .merge(dialects::threads::routes())
-        .merge(files::routes())
-        .merge(reference::routes())
-        .merge(features::routes())
-        .merge(admin::routes())
-        .merge(ops::routes())
+/// The parts of the API with their documentation, dialects with the name that their schemas carry. A dialect is one line
+/// here.
+fn parts() -> [(&'static str, OpenApiRouter<Arc<HttpState>>); 10] {
+    [
+        ("chats", dialects::chats::routes()),
+        ("m3o", dialects::m3o::routes()),
+        ("relation", dialects::relation::routes()),
+        ("threads", dialects::threads::routes()),
+        ("", dialects::conversation::routes()),
+        ("", reference::routes()),
+        ("", features::routes()),
+        ("", files::routes()),
+        ("", admin::routes()),
+        ("", ops::routes()),
+    ]
+}
+
+/// All routes.
+fn routes() -> Router<Arc<HttpState>> {
+    parts().into_iter().fold(Router::new(), |all, (_, part)| all.merge(Router::from(part)))
 }
 
 /// The API as a service.
 pub fn router(state: Arc<HttpState>) -> Router {
-    let (router, _) = routes().split_for_parts();
-    under_edge(router, &state).with_state(state)
+    under_edge(routes(), &state).with_state(state)
 }
 
 /// Puts routes under what holds for all requests.
@@ -132,10 +139,11 @@ fn under_edge(router: Router<Arc<HttpState>>, state: &Arc<HttpState>) -> Router<
         .layer(cors())
 }
 
-/// The document of the API.
+/// The document of the API, as JSON.
 #[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().split_for_parts().1
+pub fn openapi() -> serde_json::Value {
+    let parts = parts();
+    document::of_parts(&ops::document(), parts.iter().map(|(dialect, part)| (*dialect, part.get_openapi())))
 }
 
 /// Browsers of any origin may call: what opens the API is a credential in a header, which no browser adds by itself

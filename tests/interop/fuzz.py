@@ -83,9 +83,9 @@ def fuzz(name, headers, examples, phases, reached, *more):
     print(f"\n-- {name}", flush=True)
     command = [
         str(ST), "run", f"{URL}/openapi.json", "--seed", SEED, "--max-examples", str(examples), "--phases", phases,
-        "--checks", CHECKS, "--request-timeout", "20", "--continue-on-failure", "--max-failures", "20", "--no-color",
+        "--checks", CHECKS, "--request-timeout", "20", "--continue-on-failure", "--max-failures", "100", "--no-color",
         "--generation-database", "none",
-        "--generation-with-security-parameters", "false", "--warnings", "off", "--output-truncate", "false",
+        "--generation-with-security-parameters", "false", "--warnings", "off", "--output-truncate", "true",
     ]
     command += more
     for header, value in headers.items():
@@ -98,6 +98,8 @@ def fuzz(name, headers, examples, phases, reached, *more):
             "PYTHONDONTWRITEBYTECODE": "1",
             "SCHEMATHESIS_HOOKS": "hooks",
             "CHINWAG_INTEROP_SEED": SEED,
+            "CHINWAG_INTEROP_URL": URL,
+            "CHINWAG_INTEROP_KEY": ROOT,
             "CHINWAG_INTEROP_ANSWERS": str(file),
         }
         sound = subprocess.run(command, env=environment, cwd=directory, check=False).returncode == 0

@@ -16,7 +16,8 @@ use crate::hub::people::RelationChange;
 
 /// What becomes of first messages of strangers.
 #[utoipa::path(
-    get, path = "/api/v1/settings", tag = "relation", params(("ApiKey" = String, Header)),
+    get, path = "/api/v1/settings", tag = "relation",
+    params(("ApiKey" = String, Header), ("fromRelationId" = Option<String>, Query, description = "For whom, by a back end")),
     responses((status = 200, body = Answer<wire::Settings>), (status = "default", body = Refused))
 )]
 pub async fn settings(

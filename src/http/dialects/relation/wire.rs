@@ -15,6 +15,7 @@ pub struct Answer<T> {
     /// The same for people.
     pub desc: String,
     /// What was asked for; `null` where `code` is not `"0"`.
+    #[schema(nullable)]
     pub data: Option<T>,
 }
 
