@@ -53,6 +53,8 @@ struct Builder<'a> {
     /// Channels to look through.
     backlog: VecDeque<u32>,
     in_backlog: HashSet<u32>,
+    /// Units that complete a larger one: joined once no full block waits.
+    joins: VecDeque<(u32, UnitRef)>,
     /// Edits in the catalog that are in no file yet.
     unwritten: Vec<Edit>,
     /// Every edit up to here is in the catalog.
@@ -123,6 +125,7 @@ impl<'a> Builder<'a> {
             fresh: VecDeque::new(),
             backlog: VecDeque::new(),
             in_backlog: HashSet::default(),
+            joins: VecDeque::new(),
             unwritten: Vec::new(),
             mark: Mark { log: index.opened_at, complete: false, sum: 0 },
             must_roll: false,
@@ -219,12 +222,13 @@ impl<'a> Builder<'a> {
     }
 
     fn count_work(&self) {
-        self.index.in_work.store((self.backlog.len() + self.fresh.len()) as u64, Ordering::Relaxed);
+        let count = self.backlog.len() + self.fresh.len() + self.joins.len();
+        self.index.in_work.store(count as u64, Ordering::Relaxed);
     }
 
     /// How long to wait when nothing new comes; `None`: for ever.
     fn patience(&self) -> Option<Duration> {
-        if !self.backlog.is_empty() || !self.fresh.is_empty() {
+        if !self.backlog.is_empty() || !self.fresh.is_empty() || !self.joins.is_empty() {
             return Some(Duration::ZERO);
         }
         let mark = self.source.mark();
@@ -248,7 +252,11 @@ impl<'a> Builder<'a> {
             let lag = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.index.lag_max_us.fetch_max(lag, Ordering::Relaxed);
         }
-        if let Some(&channel) = self.backlog.front() {
+        if let Some(&(channel, unit)) = self.joins.front() {
+            self.join(channel, unit)?;
+            self.joins.pop_front();
+            self.count_work();
+        } else if let Some(&channel) = self.backlog.front() {
             let started = Instant::now();
             let missing = self.step(channel)?;
             self.backlog.pop_front();
@@ -297,7 +305,7 @@ impl<'a> Builder<'a> {
         self.count_work();
     }
 
-    /// Makes the next unit a channel wants, and what it can be joined with. The answer: how many blocks no unit covers,
+    /// Makes the next unit a channel wants. The answer: how many blocks no unit covers,
     /// when there is more to do.
     fn step(&mut self, channel: u32) -> Result<Option<u32>, StepError> {
         let done = self.step_or_fail(channel);
@@ -326,16 +334,25 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        let mut unit = self.put(&new)?;
+        let unit = self.put(&new)?;
         let left = missing.saturating_sub(blocks_of(level));
-        while let Some(units) = { self.index.catalog.read().siblings(channel, &unit, MERGE_BYTES_MAX) } {
-            match self.merged(channel, &units) {
-                Some(new) => unit = self.put(&new)?,
-                None => return Ok(Some(left + 1)),
-            }
+        if self.index.catalog.read().siblings(channel, &unit, MERGE_BYTES_MAX).is_some() {
+            self.joins.push_back((channel, unit));
+            self.count_work();
         }
         let more = self.index.catalog.read().wanted(channel, full).is_some();
         Ok(more.then_some(left))
+    }
+
+    /// Makes one unit of a unit and its siblings, and again of that one.
+    fn join(&mut self, channel: u32, mut unit: UnitRef) -> Result<(), StepError> {
+        while let Some(units) = { self.index.catalog.read().siblings(channel, &unit, MERGE_BYTES_MAX) } {
+            match self.merged(channel, &units) {
+                Some(new) => unit = self.put(&new)?,
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// Reads the texts of a unit. `None`: too many pairs, and a smaller one is possible.

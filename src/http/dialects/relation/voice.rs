@@ -27,12 +27,15 @@ impl Envelope for Voice {
         let status = match problem {
             // What is no route of this API is HTTP's to refuse, whatever clients of the API expect.
             Problem::NoSuchPath | Problem::MethodNotAllowed => problem.status(),
-            _ if self.http_errors => problem.status(),
-            _ => StatusCode::OK,
+            _ if !self.http_errors => StatusCode::OK,
+            _ if code == RelationCode::NOT_MEMBER.code => StatusCode::FORBIDDEN,
+            _ => problem.status(),
         };
+        // One answer for what must not be told apart: whether a group exists, whether one is blocked or just a stranger.
+        let is_whole = code == RelationCode::NOT_MEMBER.code || code == RelationCode::STRANGER.code;
         let body = Refused {
             code: code.to_owned(),
-            desc: format!("{desc}: {}", problem.text()),
+            desc: if is_whole { desc.to_owned() } else { format!("{desc}: {}", problem.text()) },
             data: None::<Nothing>,
             field: problem.field().map(str::to_owned),
             retry_after_ms: problem.retry_after_ms(),
