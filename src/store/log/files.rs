@@ -74,11 +74,16 @@ impl Files {
         Ok(LogFile { file, path, faults })
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    /// Another directory, with the same faults.
+    pub(in crate::store) fn sibling(&self, dir: &Path) -> Self {
+        Self::new(dir, self.faults.clone())
+    }
+
+    pub(in crate::store) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::store) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
