@@ -171,14 +171,22 @@ impl Metrics {
         );
         r.register("store_dirty_rows", "Changed rows that no checkpoint covers yet", self.store.dirty_rows.clone());
         r.register("store_checkpoints", "Checkpoints taken since the start", self.store.checkpoints.clone());
-        r.register("store_writable", "1 when changes can be stored, 0 when they are refused", self.store.writable.clone());
+        r.register(
+            "store_writable",
+            "1 when changes can be stored, 0 when they are refused",
+            self.store.writable.clone(),
+        );
         r.register(
             "store_lots_unwritten",
             "Lots refused since the start because the disk did not take them",
             self.store.lots_failed.clone(),
         );
         r.register("store_view_renewals", "Views replaced while running", self.store.view_renewals.clone());
-        r.register("store_write_wait_ms", "How long the lot being written has waited", self.store.write_wait_ms.clone());
+        r.register(
+            "store_write_wait_ms",
+            "How long the lot being written has waited",
+            self.store.write_wait_ms.clone(),
+        );
         r.register("ready", "1 when the server would answer /readyz with 200", self.ready.clone());
     }
 

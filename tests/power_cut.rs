@@ -202,7 +202,9 @@ impl State {
                         match pending {
                             Pending::Length(length) if keeps(&mut self.rng) => bytes.resize(*length as usize, 0),
                             Pending::Length(_) => {}
-                            Pending::Write(at, written) => keep_sectors(&mut bytes, *at, written, || keeps(&mut self.rng)),
+                            Pending::Write(at, written) => {
+                                keep_sectors(&mut bytes, *at, written, || keeps(&mut self.rng))
+                            }
                         }
                     }
                     let _ = std::fs::write(&at, bytes);

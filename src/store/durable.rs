@@ -240,8 +240,7 @@ impl DurableStore {
 
         let start = Instant::now();
         let known = verified.as_ref().map(Verified::mark);
-        let log_options =
-            LogOptions { segment_bytes_max: options.segment_bytes_max, faults: options.faults.clone() };
+        let log_options = LogOptions { segment_bytes_max: options.segment_bytes_max, faults: options.faults.clone() };
         let (log, log_report) = Log::open(&log_dir, log_options, known.as_ref())?;
         directory.settle()?;
         report.log = log_report;

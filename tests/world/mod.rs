@@ -154,9 +154,13 @@ impl Acked {
         if self.head(other) > 0 && other.0 != channel {
             let (who, head) = (uid(rng.random_range(0..4)), self.head(other));
             match rng.random_range(0..8) {
-                0 => lot.push(Record::ReadPosition { channel: other, uid: who, seq: rng.random_range(0..=head) }.into()),
+                0 => {
+                    lot.push(Record::ReadPosition { channel: other, uid: who, seq: rng.random_range(0..=head) }.into())
+                }
                 1 => lot.push(Record::ConversationDeleted { channel: other, uid: who, delete_floor: head }.into()),
-                2 => lot.push(Record::MessagesExpired { channel: other, seqs: vec![rng.random_range(1..=head)] }.into()),
+                2 => {
+                    lot.push(Record::MessagesExpired { channel: other, seqs: vec![rng.random_range(1..=head)] }.into())
+                }
                 3 if other.0 > 0 => {
                     lot.push(Record::MembersRemoved { channel: other, delete_floor: head, uids: vec![who] }.into());
                 }
@@ -191,7 +195,8 @@ impl Acked {
             }
             ask!("its number", channel_no(&key(n)));
             let head = self.head(no);
-            let range = SeqRange { first: 1, last: u64::MAX, limit: 10_000, bytes_max: usize::MAX, newest_first: false };
+            let range =
+                SeqRange { first: 1, last: u64::MAX, limit: 10_000, bytes_max: usize::MAX, newest_first: false };
             let expected = self.model.messages(no, range).map_err(|e| text_of(&e))?;
             let messages = store.messages(no, range).map_err(|e| text_of(&e))?;
             if messages.len() != expected.len() {
@@ -200,7 +205,10 @@ impl Acked {
             let mut whole = true;
             for (message, expected) in messages.iter().zip(&expected) {
                 if message.message_seq != expected.message_seq {
-                    return Err(format!("channel {n}: seq {} instead of {}", message.message_seq, expected.message_seq));
+                    return Err(format!(
+                        "channel {n}: seq {} instead of {}",
+                        message.message_seq, expected.message_seq
+                    ));
                 }
                 if message.state == MessageState::Damaged {
                     (holes, whole) = (holes + 1, false);
@@ -212,7 +220,10 @@ impl Acked {
             if whole || found.as_ref().map(|info| info.head_seq) != Some(head) {
                 let model = self.model.channel(no).map_err(|e| text_of(&e))?;
                 let digestless = |info: Option<chinwag::store::ChannelInfo>| {
-                    format!("{:?}", info.map(|info| (info.key, info.head_seq, info.head_version, info.settings, info.member_count)))
+                    format!(
+                        "{:?}",
+                        info.map(|info| (info.key, info.head_seq, info.head_version, info.settings, info.member_count))
+                    )
                 };
                 same("the channel", digestless(found), digestless(model))?;
             }

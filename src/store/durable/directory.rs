@@ -115,12 +115,18 @@ fn has_format(path: &Path) -> Result<bool> {
         Some(number @ 1..) => Err(StoreError {
             operation: "open data directory",
             kind: ErrorKind::Conflict,
-            detail: format!("{} has format {number}, this build knows up to {FORMAT}: use a newer build", path.display()),
+            detail: format!(
+                "{} has format {number}, this build knows up to {FORMAT}: use a newer build",
+                path.display()
+            ),
             source: None,
         }),
         _ => Err(StoreError::damaged(
             "read format",
-            format_args!("{} at 0: it is no format number (a sound one of this build holds \"{FORMAT}\")", path.display()),
+            format_args!(
+                "{} at 0: it is no format number (a sound one of this build holds \"{FORMAT}\")",
+                path.display()
+            ),
         )),
     }
 }

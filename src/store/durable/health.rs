@@ -10,9 +10,9 @@ use crate::store::{StoreError, StoreHealth};
 /// First pause between attempts to put something right.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest such pause.
-const PAUSE_MAX: Duration = Duration::from_secs(8);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What was right for this long begins with the first pause again.
-const CALM: Duration = Duration::from_secs(30);
+const CALM: Duration = Duration::from_secs(10);
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

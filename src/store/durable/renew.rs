@@ -93,7 +93,7 @@ impl Inner {
             }
         };
         let from = verified.mark();
-        let view = View::new(verified, self.reader.clone(), self.options.cache_bytes_max);
+        let mut view = View::new(verified, self.reader.clone(), self.options.cache_bytes_max);
         let mut report = OpenReport::default();
         let mark = replay(&view, &self.reader, from, &self.options, &mut report)?;
         // The proof that the disk takes the view's writes again.
@@ -103,6 +103,7 @@ impl Inner {
         let mark = replay(&view, &self.reader, mark, &self.options, &mut report)?;
         let io = |e| StoreError::io("exchange view", current.display(), e);
         exchange(&next, &current).map_err(io)?;
+        view.moved_to(&current);
         let old = {
             let mut slot = self.view.write();
             // Numbers that lanes hold and have not committed yet.

@@ -263,7 +263,9 @@ impl Log {
     /// One line when the watermark begins to fail, one when it ends.
     fn watermark_went(&mut self, error: Option<&std::io::Error>) {
         match (error, self.watermark_fails) {
-            (Some(error), false) => tracing::warn!(%error, "the log's watermark cannot be written; lots are not affected"),
+            (Some(error), false) => {
+                tracing::warn!(%error, "the log's watermark cannot be written; lots are not affected")
+            }
             (None, true) => tracing::info!("the log's watermark is written again"),
             _ => {}
         }

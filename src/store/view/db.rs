@@ -118,6 +118,13 @@ impl Db {
         let tree = open_tree(&config, path)?;
         let data = path.join("db");
         let file = File::open(&data).map_err(|e| StoreError::io("open view", data.display(), e))?;
+        // sled syncs no directory. Without their names its files are gone after a power cut, and all is read from the log.
+        if faults.as_ref().is_none_or(|faults| !faults.skips_syncs()) {
+            for dir in [Some(path), path.parent()].into_iter().flatten().filter(|dir| !dir.as_os_str().is_empty()) {
+                let synced = File::open(dir).and_then(|dir| dir.sync_all());
+                synced.map_err(|e| StoreError::io("open view", dir.display(), e))?;
+            }
+        }
         Ok(Self { tree, file, path: path.to_owned(), reads: AtomicU64::new(0), faults })
     }
 
@@ -207,6 +214,11 @@ impl Db {
             drop(done);
             flushed.map(drop)
         })
+    }
+
+    /// The directory has another name now.
+    pub fn moved_to(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
     }
 
     /// Lets go of the files; sled panics when its last sync fails.

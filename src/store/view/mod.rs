@@ -292,6 +292,11 @@ impl View {
         self.next_channel.fetch_max(first, Ordering::Relaxed);
     }
 
+    /// The directory has another name now; errors tell it.
+    pub fn moved_to(&mut self, path: &Path) {
+        self.db.moved_to(path);
+    }
+
     /// Lets go of the database's files, whatever state they are in.
     pub fn discard(self) {
         self.db.discard();
