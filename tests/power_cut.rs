@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chinwag::domain::refusal::ErrorKind;
 use chinwag::store::Store;
 use chinwag::store::log::seam::{FileChange, FileFaults, FileOp};
 use rand::rngs::StdRng;
@@ -37,6 +38,8 @@ enum Pending {
 struct File {
     synced: Vec<u8>,
     pending: Vec<Pending>,
+    /// Written, and called clean by the system after a failed sync: no later sync makes it durable, and it may be there.
+    forgotten: Vec<Pending>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +101,8 @@ struct State {
     clock_us: u64,
     /// Syncs of segments do nothing, and say that they did.
     lies: bool,
+    /// Some syncs of segments fail.
+    fails: bool,
 }
 
 /// The simulated disk.
@@ -121,6 +126,7 @@ impl Disk {
             cut,
             clock_us,
             lies: false,
+            fails: false,
         };
         state.take_in(root);
         Arc::new(Self(Mutex::new(state)))
@@ -158,7 +164,7 @@ impl State {
             let synced = std::fs::read(&path).expect("read");
             self.inodes.insert(std::fs::metadata(&path).expect("metadata").ino(), self.files.len());
             self.names.insert(path, Node::File(self.files.len()));
-            self.files.push(File { synced, pending: Vec::new() });
+            self.files.push(File { synced, ..File::default() });
         }
     }
 
@@ -198,7 +204,8 @@ impl State {
                 Node::Dir => drop(std::fs::create_dir(&at)),
                 Node::File(number) => {
                     let mut bytes = self.files[*number].synced.clone();
-                    for pending in &self.files[*number].pending {
+                    let file = &self.files[*number];
+                    for pending in file.forgotten.iter().chain(&file.pending) {
                         match pending {
                             Pending::Length(length) if keeps(&mut self.rng) => bytes.resize(*length as usize, 0),
                             Pending::Length(_) => {}
@@ -279,10 +286,21 @@ fn leave_view(rng: &mut StdRng, root: &Path, left: &Path) {
 }
 
 impl FileFaults for Disk {
-    fn check(&self, _op: FileOp, _path: &Path) -> io::Result<()> {
+    fn check(&self, op: FileOp, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.event();
-        if state.left.is_none() { Err(io::Error::other("the power is off")) } else { Ok(()) }
+        if state.left.is_none() {
+            return Err(io::Error::other("the power is off"));
+        }
+        if op == FileOp::Sync && state.fails && path.extension() == Some("log".as_ref()) && state.rng.random_bool(0.04) {
+            // A new segment is synced before it has its name.
+            let made = std::fs::metadata(path).or_else(|_| std::fs::metadata(path.with_extension("log.new")))?;
+            let file = state.file(made.ino());
+            let clean = std::mem::take(&mut file.pending);
+            file.forgotten.extend(clean);
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        Ok(())
     }
 
     fn note(&self, change: FileChange<'_>) {
@@ -303,7 +321,14 @@ impl FileFaults for Disk {
                 state.naming.push(Naming::Add(path.to_owned(), Node::File(number)));
             }
             FileChange::Written { inode, at, bytes } => {
-                state.file(inode).pending.push(Pending::Write(at, bytes.to_vec()));
+                let file = state.file(inode);
+                // What is written again is dirty again.
+                let end = at + bytes.len() as u64;
+                file.forgotten.retain(|old| match old {
+                    Pending::Write(from, old) => *from >= end || from + old.len() as u64 <= at,
+                    Pending::Length(_) => true,
+                });
+                file.pending.push(Pending::Write(at, bytes.to_vec()));
             }
             FileChange::Truncated { inode, bytes } => state.file(inode).pending.push(Pending::Length(bytes)),
             FileChange::Synced { inode } if state.lies && state.file(inode).synced.starts_with(b"CHWGLOG") => {}
@@ -352,7 +377,8 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().expect("dir");
     let mut acked = Acked::new();
-    let mut doubt: Option<Doubt> = None;
+    // Lots refused or unanswered since the last one that was taken: at most one of them is there.
+    let mut doubts: Vec<Doubt> = Vec::new();
     let lives = rng.random_range(1..4);
     let mut clock_us = 1_700_000_000_000_000 + rng.random_range(0..HOUR_US);
     for life in 0..=lives {
@@ -360,7 +386,7 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
         let left = dir.path().join(format!("life-{}", life + 1));
         if life == lives {
             let store = open(&root, None).map_err(|e| format!("the last start: {}", text_of(&e)))?;
-            let holes = settle(&mut acked, &store, doubt.take())?;
+            let holes = settle(&mut acked, &store, std::mem::take(&mut doubts))?;
             let next = acked.message(0, 10);
             acked.commit(&store, next).map_err(|(error, _)| format!("after the last start: {}", text_of(&error)))?;
             done.acked += acked.messages;
@@ -377,7 +403,10 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
         disk.state().lies = lies;
         done.cuts += 1;
         let faults: Arc<dyn FileFaults> = disk.clone();
-        let store = match open(&root, Some(faults)) {
+        let opened = open(&root, Some(faults));
+        // A disk that fails while starting refuses the start, and that is all.
+        disk.state().fails = rng.random_bool(0.5);
+        let store = match opened {
             Ok(store) => store,
             Err(error) if disk.is_off() => {
                 // A first start that got nowhere leaves nothing that could be wrong.
@@ -387,7 +416,7 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
             }
             Err(error) => return Err(format!("life {life}: start refused: {}", text_of(&error))),
         };
-        let holes = match settle(&mut acked, &store, doubt.take()) {
+        let holes = match settle(&mut acked, &store, std::mem::take(&mut doubts)) {
             Ok(holes) => holes,
             // Reads fail once the power is off.
             Err(_) if disk.is_off() => return Ok(()),
@@ -395,6 +424,10 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
         };
         if holes > 0 {
             return Err(format!("life {life}: {holes} holes"));
+        }
+        if rng.random_bool(0.2) {
+            // What was answered since the start must not have been hanging in the air.
+            disk.cut();
         }
         while !disk.is_off() {
             if rng.random_bool(0.06) {
@@ -404,11 +437,13 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
                 continue;
             }
             let lot = acked.random_lot(&mut rng);
-            if let Err((error, lot)) = acked.commit(&store, lot) {
-                if !disk.is_off() {
+            match acked.commit(&store, lot) {
+                // Whatever failed before lies behind the end of a segment that is closed.
+                Ok(_) => doubts.clear(),
+                Err((error, _)) if !disk.is_off() && error.kind() != ErrorKind::Unavailable => {
                     return Err(format!("life {life}: refused: {}", text_of(&error)));
                 }
-                doubt = Some(lot);
+                Err((_, lot)) => doubts.push(lot),
             }
         }
         disk.cut();
@@ -417,15 +452,23 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
     Ok(())
 }
 
-/// The store has what was acked, or that and the whole lot nobody knows the outcome of; which is then acked.
-fn settle(acked: &mut Acked, store: &impl Store, doubt: Option<Doubt>) -> Result<u64, String> {
+/// The store has what was acked, or that and one whole lot of those in doubt; which is then acked.
+fn settle(acked: &mut Acked, store: &impl Store, doubts: Vec<Doubt>) -> Result<u64, String> {
     let alone = acked.compare(store);
-    let (Err(why), Some((lot, Some(first)))) = (&alone, doubt) else { return alone };
-    let mut with = acked.again();
-    with.add(lot, first);
-    let holes = with.compare(store).map_err(|also| format!("{why}; with the lot in doubt: {also}"))?;
-    *acked = with;
-    Ok(holes)
+    let Err(mut why) = alone else { return alone };
+    for (lot, first) in doubts {
+        let Some(first) = first else { continue };
+        let mut with = acked.again();
+        with.add(lot, first);
+        match with.compare(store) {
+            Ok(holes) => {
+                *acked = with;
+                return Ok(holes);
+            }
+            Err(also) => why = format!("{why}; with a lot in doubt: {also}"),
+        }
+    }
+    Err(why)
 }
 
 fn number(name: &str) -> Option<u64> {

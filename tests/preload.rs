@@ -207,9 +207,18 @@ async fn a_disk_that_fails_and_recovers_needs_no_restart() -> Result<()> {
     let lines = text.lines().filter(|line| line.contains("ERROR chinwag")).count();
     ensure!((1..=10).contains(&lines), "{lines} error lines:\n{text}");
     ensure!(!text.contains("request failed"), "a refusal that says when to try again is no line:\n{text}");
+    // Killed while it fails, and started on a disk that works.
+    std::fs::write(&control, "nosync")?;
+    let mut refused = 0;
+    while refused < 20 {
+        refused += u32::from(server.send(&format!("never-{refused}")).await?.is_err());
+    }
     drop(server);
+    std::fs::write(&control, "ok")?;
     let again = start(dir.path(), &dir.path().join("data"), &shim, None)?;
-    ensure!(again.history().await? == names, "the same after a kill");
+    let after = again.history().await?;
+    // The first refused one may be there, like one whose ack was lost.
+    ensure!(after.starts_with(&names) && after.len() <= names.len() + 1, "{} became {}", names.len(), after.len());
     Ok(())
 }
 
