@@ -163,7 +163,7 @@ fn a_full_disk_refuses_and_goes_on_by_itself_once_there_is_room() {
     let (store, disk, mut acked) = begin(dir.path(), 1);
     let before = segments(dir.path());
     // There is room for the header of a segment, but for no more.
-    disk.room.store(200, Ordering::SeqCst);
+    disk.room.store(130, Ordering::SeqCst);
     for _ in 0..50 {
         refused(&store, &mut acked);
     }

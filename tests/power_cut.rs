@@ -52,24 +52,24 @@ enum Node {
 #[derive(Debug, Clone)]
 enum Naming {
     Add(PathBuf, Node),
-    Move(PathBuf, PathBuf),
+    /// From, to, and what has the name: that goes with it, whatever else is kept.
+    Move(PathBuf, PathBuf, Node),
     Remove(PathBuf),
 }
 
 impl Naming {
     fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Add(path, _) | Self::Move(_, path) | Self::Remove(path) => path.parent(),
+            Self::Add(path, _) | Self::Move(_, path, _) | Self::Remove(path) => path.parent(),
         }
     }
 
     fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
         match self {
             Self::Add(path, node) => drop(names.insert(path.clone(), node.clone())),
-            Self::Move(from, to) => {
-                if let Some(node) = names.remove(from) {
-                    names.insert(to.clone(), node);
-                }
+            Self::Move(from, to, node) => {
+                names.remove(from);
+                names.insert(to.clone(), node.clone());
             }
             Self::Remove(path) => drop(names.remove(path)),
         }
@@ -101,8 +101,9 @@ struct State {
     clock_us: u64,
     /// Syncs of segments do nothing, and say that they did.
     lies: bool,
-    /// Some syncs of segments fail.
+    /// Some syncs of segments fail, some in a row.
     fails: bool,
+    failing: u32,
 }
 
 /// The simulated disk.
@@ -127,6 +128,7 @@ impl Disk {
             clock_us,
             lies: false,
             fails: false,
+            failing: 0,
         };
         state.take_in(root);
         Arc::new(Self(Mutex::new(state)))
@@ -292,7 +294,12 @@ impl FileFaults for Disk {
         if state.left.is_none() {
             return Err(io::Error::other("the power is off"));
         }
-        if op == FileOp::Sync && state.fails && path.extension() == Some("log".as_ref()) && state.rng.random_bool(0.04) {
+        let of_log = op == FileOp::Sync && state.fails && path.extension() == Some("log".as_ref());
+        if of_log && state.failing == 0 && state.rng.random_bool(0.03) {
+            state.failing = state.rng.random_range(1..5);
+        }
+        if of_log && state.failing > 0 {
+            state.failing -= 1;
             // A new segment is synced before it has its name.
             let made = std::fs::metadata(path).or_else(|_| std::fs::metadata(path.with_extension("log.new")))?;
             let file = state.file(made.ino());
@@ -341,7 +348,12 @@ impl FileFaults for Disk {
                     }
                 }
             }
-            FileChange::Renamed { from, to } => state.naming.push(Naming::Move(from.to_owned(), to.to_owned())),
+            FileChange::Renamed { from, to } => {
+                let mut names = state.names.clone();
+                state.naming.iter().for_each(|naming| naming.apply(&mut names));
+                let node = names.remove(from).expect("what is renamed has been made");
+                state.naming.push(Naming::Move(from.to_owned(), to.to_owned(), node));
+            }
             FileChange::Removed { path } => state.naming.push(Naming::Remove(path.to_owned())),
             FileChange::DirSynced { path } => {
                 let naming = std::mem::take(&mut state.naming);
@@ -369,6 +381,7 @@ impl FileFaults for Disk {
 struct Done {
     cuts: u64,
     while_starting: u64,
+    kills: u64,
     acked: u64,
 }
 
@@ -403,10 +416,11 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
         disk.state().lies = lies;
         done.cuts += 1;
         let faults: Arc<dyn FileFaults> = disk.clone();
-        let opened = open(&root, Some(faults));
+        let opened = open(&root, Some(faults.clone()));
         // A disk that fails while starting refuses the start, and that is all.
-        disk.state().fails = rng.random_bool(0.5);
-        let store = match opened {
+        let fails = rng.random_bool(0.5);
+        disk.state().fails = fails;
+        let mut store = match opened {
             Ok(store) => store,
             Err(error) if disk.is_off() => {
                 // A first start that got nowhere leaves nothing that could be wrong.
@@ -430,6 +444,27 @@ fn run(seed: u64, lies: bool, done: &mut Done) -> Result<(), String> {
             disk.cut();
         }
         while !disk.is_off() {
+            if rng.random_bool(if doubts.is_empty() { 0.01 } else { 0.4 }) {
+                // The process alone dies: what it wrote is in the cache, synced or not.
+                store.abandon();
+                disk.state().fails = false;
+                store = match open(&root, Some(faults.clone())) {
+                    Ok(store) => store,
+                    Err(_) if disk.is_off() => return Ok(()),
+                    Err(error) => return Err(format!("life {life}: start after a kill refused: {}", text_of(&error))),
+                };
+                match settle(&mut acked, &store, std::mem::take(&mut doubts)) {
+                    Ok(0) => {}
+                    Err(_) if disk.is_off() => return Ok(()),
+                    other => return Err(format!("life {life}, after a kill: {other:?}")),
+                }
+                done.kills += 1;
+                disk.state().fails = fails;
+                if rng.random_bool(0.5) {
+                    disk.cut();
+                }
+                continue;
+            }
             if rng.random_bool(0.06) {
                 if store.checkpoint().is_ok() && !disk.is_off() {
                     keep_older_view(&root);

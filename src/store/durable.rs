@@ -437,14 +437,14 @@ impl Inner {
     /// Asks the view. A row that is not what was written makes the view be verified, and made again from the log.
     fn read<T>(&self, question: impl FnOnce(&View) -> Result<T>) -> Result<T> {
         self.check_usable()?;
-        let answer = question(&self.view());
-        if let Err(error) = &answer
-            && error.kind() == ErrorKind::Internal
-            && view::is_damage(error)
-        {
+        question(&self.view()).inspect_err(|error| self.suspect(error))
+    }
+
+    /// A row that is not what was written makes the view be verified.
+    fn suspect(&self, error: &StoreError) {
+        if view::is_damage(error) {
             self.health.went_wrong(Part::View, error);
         }
-        answer
     }
 
     fn check_usable(&self) -> Result<()> {
@@ -462,7 +462,7 @@ impl Inner {
         // Whoever replaced the view did it before this lock was taken.
         self.check_usable()?;
         let view = self.view();
-        check_lot(&view, lot)?;
+        check_lot(&view, lot).inspect_err(|error| self.suspect(error))?;
         // The version after a break lies above it.
         let now_us = now_us(self.options.faults.as_ref());
         let written = log.seal(lot, now_us.max(view.break_end().saturating_add(1)));

@@ -27,7 +27,18 @@ pub fn staging(data_dir: &Path) -> PathBuf {
 /// # Errors
 /// I/O.
 pub fn sweep(data_dir: &Path) -> Result<()> {
+    let (current, aside) = (view::directory(data_dir), aside(data_dir));
+    if aside.exists() && !current.exists() {
+        // Between two renames of `exchange`.
+        std::fs::rename(&aside, &current).map_err(|e| StoreError::io("take view back", current.display(), e))?;
+    }
+    remove_dir(&aside)?;
     remove_dir(&staging(data_dir))
+}
+
+/// Where the old view lies for a moment, on file systems that cannot exchange names.
+fn aside(data_dir: &Path) -> PathBuf {
+    data_dir.join("view.old")
 }
 
 fn remove_dir(path: &Path) -> Result<()> {
@@ -62,7 +73,7 @@ fn exchange(next: &Path, current: &Path) -> std::io::Result<()> {
     if renameat_with(CWD, next, CWD, current, RenameFlags::EXCHANGE).is_ok() {
         return Ok(());
     }
-    // Not every file system can; a crash between these leaves no view, and a start makes one from the log.
+    // Not every file system can. A start after a crash between these takes the old one back.
     let aside = next.with_extension("old");
     std::fs::rename(current, &aside)?;
     std::fs::rename(next, current)?;

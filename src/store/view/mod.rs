@@ -518,7 +518,8 @@ impl View {
 
 /// Whether an error says that a row is not what was written. A damaged message is the log's, and no such error.
 pub fn is_damage(error: &StoreError) -> bool {
-    error.kind == ErrorKind::Internal && error.operation.ends_with("view") || error.operation == "read view row"
+    let of_view = error.operation.ends_with("view") || error.operation == "read view row";
+    error.kind == ErrorKind::Internal && of_view
 }
 
 /// Where the view lies in a data directory.
