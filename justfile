@@ -1,3 +1,12 @@
 # Everything that decides whether a change lands.
 ci:
     bash .ci/run
+
+# Random requests made from the API's own document, by a fuzzer from PyPI; with a seed to look further than CI does.
+interop seed="1":
+    tests/interop/run {{seed}}
+
+# Licences, sources and advisories of dependencies (deny.toml). Not part of `ci`: cargo-deny takes longer to build than the
+# server, and the advisories come from a repository that a build machine may not reach. `cargo install --locked cargo-deny`
+deny:
+    cargo deny --locked check

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use chinwag::gateway::websocket::writer::append_masked_frame;
 use chinwag::gateway::websocket::{FrameReader, Opcode, ReadLimits, append_frame, frame_with, mask};
 use protocol::native::{
-    Ack, ClientFrame, Cursor, Durability, Encoding, MessageItem, MessageState, Receipt, Send, Sync, decode_client,
-    encode_ack, encode_client, encode_deliver,
+    Ack, ClientFrame, Cursor, Durability, Encoding, MessageItem, Receipt, Send, Sync, decode_client, encode_ack,
+    encode_client, encode_deliver,
 };
 
 const ROUNDS: usize = 9;
@@ -52,13 +52,7 @@ fn send(payload: &[u8]) -> ClientFrame<'_> {
         channel_type: 2,
         client_msg_no: "0b1f7a52-6f4e-4f5c-9a5e-1f0f5c9f7d11".into(),
         payload: payload.into(),
-        red_dot: true,
-        no_persist: false,
-        sync_once: false,
-        setting: 0,
-        topic: "".into(),
-        expire: 0,
-        durability: Durability::Disk,
+        ..Send::default()
     })
 }
 
@@ -70,13 +64,7 @@ fn item(payload: &[u8]) -> MessageItem<'_> {
         client_msg_no: "0b1f7a52-6f4e-4f5c-9a5e-1f0f5c9f7d11".into(),
         timestamp: 1_790_000_000_123,
         payload: payload.into(),
-        red_dot: true,
-        no_persist: false,
-        sync_once: false,
-        setting: 0,
-        topic: "".into(),
-        expire: 0,
-        state: MessageState::Live,
+        ..MessageItem::default()
     }
 }
 

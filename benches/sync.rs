@@ -109,7 +109,12 @@ fn answer_bytes(answer: &SyncAnswer, asker: &Uid) -> Result<usize> {
         reset: row.reset,
         complete: row.complete,
         first_seq: row.first_seq,
-        changed: Vec::new(),
+        changed: row.changed.iter().map(|(seq, _)| *seq).collect(),
+        changed_more: row.changed_more,
+        mentions: row.mentions,
+        pinned: row.pinned,
+        muted: row.muted,
+        request: row.request,
         recents: row
             .recents
             .iter()
@@ -121,12 +126,7 @@ fn answer_bytes(answer: &SyncAnswer, asker: &Uid) -> Result<usize> {
                 timestamp: message.timestamp_ms(),
                 payload: Cow::Borrowed(&message.payload),
                 red_dot: message.flags.red_dot,
-                no_persist: false,
-                sync_once: false,
-                setting: 0,
-                topic: Cow::Borrowed(""),
-                expire: 0,
-                state: native::MessageState::Live,
+                ..native::MessageItem::default()
             })
             .collect(),
     });

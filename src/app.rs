@@ -16,6 +16,8 @@ use crate::credentials::{Credentials, RootKeySource};
 use crate::gateway::{Gateway, GatewayLimits};
 use crate::http::{HttpServer, HttpState};
 use crate::hub::committer::{self, CommitLimits};
+use crate::hub::files::{FileLimits, Files};
+use crate::hub::messages::MessageLimits;
 use crate::hub::outbox::OutboxLimits;
 use crate::hub::sequencer::LaneLimits;
 use crate::hub::{ChannelTypeLimits, Hub, HubLimits};
@@ -27,6 +29,10 @@ use crate::store::durable::{DurableStore, StoreOptions};
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Channels expired in one go.
 const EXPIRY_CHANNELS_MAX: usize = 256;
+/// How often files that no message carries are looked for: a scan of their rows.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Files collected in one go.
+const COLLECT_FILES_MAX: usize = 256;
 /// Users one session may watch.
 const WATCHES_MAX: usize = 1_000;
 /// Rows of one native sync page.
@@ -47,6 +53,7 @@ pub struct App {
     http: HttpServer,
     committer: std::thread::JoinHandle<()>,
     expiry: tokio::task::JoinHandle<()>,
+    collector: tokio::task::JoinHandle<()>,
     root_key: RootKeySource,
     drain_timeout: Duration,
 }
@@ -108,7 +115,12 @@ impl App {
         };
         let blocking = tokio::runtime::Handle::current();
         let now_s = clock::now_us() / 1_000_000;
-        let hub = Hub::new(store.clone(), shards, hub_limits(&config), metrics.clone(), blocking, now_s);
+        let files = files_of(&config);
+        let asked = store.clone();
+        let files = tokio::task::spawn_blocking(move || files.recover(&*asked).map(|()| files))
+            .await?
+            .with_context(|| format!("files below data_dir = {} cannot be read", config.data_dir.display()))?;
+        let hub = Hub::new(store.clone(), shards, hub_limits(&config), files, metrics.clone(), blocking, now_s);
         let committer = {
             let shared = hub.shared().clone();
             std::thread::Builder::new().name("committer".into()).spawn(move || {
@@ -124,8 +136,10 @@ impl App {
         match Self::listen(&config, &hub, credentials, metrics).await {
             Ok((root_key, gateway, http)) => {
                 let expiry = tokio::spawn(expire(hub.clone()));
+                let orphan_after_ms = config.files.orphan_after_s.saturating_mul(1_000);
+                let collector = tokio::spawn(collect_files(hub.clone(), orphan_after_ms));
                 let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-                Ok(Self { hub, store, gateway, http, committer, expiry, root_key, drain_timeout })
+                Ok(Self { hub, store, gateway, http, committer, expiry, collector, root_key, drain_timeout })
             }
             Err(error) => {
                 // What was begun is ended, so that whoever can go on finds the data directory free.
@@ -183,6 +197,7 @@ impl App {
         self.gateway.stop_accepting();
         self.hub.begin_drain();
         self.expiry.abort();
+        self.collector.abort();
         // Empty lanes: what was taken before the drain began gets its outcome.
         while self.hub.pending() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -223,6 +238,16 @@ async fn expire(hub: Hub) {
     }
 }
 
+async fn collect_files(hub: Hub, orphan_after_ms: u64) {
+    let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let before_ms = clock::now_ms().saturating_sub(orphan_after_ms);
+        while matches!(hub.collect_files(before_ms, COLLECT_FILES_MAX).await, Ok(COLLECT_FILES_MAX..)) {}
+    }
+}
+
 /// Opens the durable store of a configuration. Also for commands that work on the data directory of a stopped server.
 ///
 /// # Errors
@@ -244,6 +269,13 @@ pub fn open_store(config: &Config) -> anyhow::Result<DurableStore> {
         "store open"
     );
     Ok(store)
+}
+
+/// Where files lie and what may be uploaded, of a configuration.
+pub(crate) fn files_of(config: &Config) -> Files {
+    let Config { data_dir, files, .. } = config;
+    let limits = FileLimits { on: files.on, bytes_max: files.bytes_max, types: files.type_list() };
+    Files::new(data_dir.join("files"), limits)
 }
 
 pub(crate) fn hub_limits(config: &Config) -> HubLimits {
@@ -273,6 +305,11 @@ pub(crate) fn hub_limits(config: &Config) -> HubLimits {
         outbox: OutboxLimits { bytes_max: config.outbox.bytes_max, entries_max: config.outbox.entries_max },
         slow_close_ms: config.outbox.slow_close_ms,
         watches_max: WATCHES_MAX,
+        messages: MessageLimits {
+            revoke_within_s: config.messages.revoke_within_s,
+            edit_within_s: config.messages.edit_within_s,
+            reactions_max: config.messages.reactions_max,
+        },
     }
 }
 

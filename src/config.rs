@@ -51,10 +51,16 @@ pub struct Config {
     pub commit: Commit,
     /// Conversations.
     pub conversation: Conversation,
+    /// What may become of messages.
+    pub messages: Messages,
+    /// Files that messages carry.
+    pub files: Files,
     /// The durable store.
     pub store: Store,
     /// The HTTP API.
     pub http: Http,
+    /// The dialect of relation.txt.
+    pub relation: Relation,
 }
 
 /// Listeners.
@@ -228,6 +234,41 @@ pub struct Conversation {
     pub recents_bytes_max: usize,
 }
 
+/// What may become of messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Messages {
+    /// How long a sender may revoke.
+    pub revoke_within_s: u64,
+    /// How long a sender may edit.
+    pub edit_within_s: u64,
+    /// Users with a reaction to one message.
+    pub reactions_max: usize,
+}
+
+/// Files that messages carry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// Whether they are offered.
+    pub on: bool,
+    /// Largest file.
+    pub bytes_max: u64,
+    /// Media types taken, with commas between; empty: any. See [`Files::type_list`].
+    pub types: String,
+    /// Age at which a file that no message carries is collected.
+    pub orphan_after_s: u64,
+}
+
+impl Files {
+    /// The media types taken, in lower case: `image/png`, or `image/*` for all of a kind. Empty: any.
+    #[must_use]
+    pub fn type_list(&self) -> Vec<String> {
+        let types = self.types.split(',').map(|given| given.trim().to_ascii_lowercase());
+        types.filter(|given| !given.is_empty()).collect()
+    }
+}
+
 /// The durable store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -252,6 +293,14 @@ pub struct Http {
     pub body_bytes_max: usize,
     /// Longest request.
     pub request_timeout_ms: u64,
+}
+
+/// The dialect of relation.txt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relation {
+    /// Whether refusals have an HTTP status of their own.
+    pub http_errors: bool,
 }
 
 impl Default for Config {
@@ -299,6 +348,8 @@ impl Default for Config {
                 msg_count_max: 1_000,
                 recents_bytes_max: 32 * MIB,
             },
+            messages: Messages { revoke_within_s: 120, edit_within_s: 86_400, reactions_max: 10_000 },
+            files: Files { on: true, bytes_max: 100 * MIB as u64, types: String::new(), orphan_after_s: 86_400 },
             store: Store {
                 cache_bytes_max: 128 * MIB as u64,
                 checkpoint_log_bytes_max: 32 * MIB as u64,
@@ -306,6 +357,7 @@ impl Default for Config {
                 segment_bytes_max: 256 * MIB as u64,
             },
             http: Http { connections_max: 4096, body_bytes_max: 4 * MIB, request_timeout_ms: 30_000 },
+            relation: Relation { http_errors: false },
         }
     }
 }
@@ -358,6 +410,9 @@ impl Config {
                 ));
             }
         }
+        if let Some(given) = self.files.type_list().iter().find(|given| !is_media_type(given)) {
+            return fail(format!("files.types holds {given}, which is no media type such as image/png or image/*"));
+        }
         if self.session.heartbeat_ms >= self.session.idle_timeout_ms {
             return fail(format!(
                 "session.heartbeat_ms is {}, which is not below session.idle_timeout_ms = {}: sessions would die between two pings",
@@ -406,6 +461,14 @@ impl Config {
         }
         text
     }
+}
+
+/// `kind/name` or `kind/*`.
+fn is_media_type(text: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | '_'))
+    };
+    text.split_once('/').is_some_and(|(kind, name)| is_word(kind) && (name == "*" || is_word(name)))
 }
 
 fn wrap(text: &str, width: usize) -> Vec<String> {

@@ -13,3 +13,4 @@ pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod store;
+pub mod voices;

@@ -205,13 +205,8 @@ impl Client {
             channel_type,
             client_msg_no: name.to_owned().into(),
             payload: bytes.into(),
-            red_dot: true,
-            no_persist: false,
-            sync_once: false,
-            setting: 0,
-            topic: "".into(),
-            expire: 0,
             durability: level,
+            ..Send::default()
         };
         self.send(&ClientFrame::Send(send)).await?;
         Ok(client_seq)

@@ -64,7 +64,7 @@ fn start(dir: &Path, data: &Path, shim: &Path, shadow: Option<&Path>) -> Result<
     let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn()?;
     let stdout = child.stdout.take().context("no stdout")?;
     let mut server = Server { child, http: String::new(), key: String::new(), log };
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(4);
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let url = line.split_whitespace().nth(1).filter(|word| word.starts_with("http://")).map(str::to_owned);

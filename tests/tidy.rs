@@ -19,8 +19,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["domain"]),
     ("hub", &["clock", "domain", "metrics", "store"]),
     ("credentials", &["config", "domain", "hub"]),
-    ("gateway", &["clock", "credentials", "domain", "hub", "metrics"]),
-    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics"]),
+    ("voices", &["domain"]),
+    ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "voices"]),
+    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "voices"]),
     ("app", &["clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "store"]),
     ("cli", &["app", "clock", "config", "credentials", "domain", "http", "hub", "metrics", "store"]),
 ];
@@ -40,9 +41,11 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Inside the hub names go down this list; files of one line do not name each other but where they say so.
 const HUB_LAYERS: &[&[&str]] = &[
     &["mod"],
+    &["chats", "files", "groups", "messages", "people"],
     &["shard"],
     &["sequencer"],
     &["committer"],
+    &["drafts"],
     &["administration", "conversations", "broker", "delivery", "inbox", "outbox", "sessions"],
 ];
 /// Names up the list, with the reason.

@@ -489,8 +489,7 @@ impl Room {
 }
 
 fn ago(ms: u64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let seconds = now.as_secs().saturating_sub(ms / 1_000);
+    let seconds = chinwag::clock::now_ms().saturating_sub(ms) / 1_000;
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min", seconds / 60),

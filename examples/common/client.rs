@@ -497,6 +497,12 @@ impl Client {
             }
             ServerFrame::Explained(explained) => self.answered(explained.client_seq, ServerFrame::Explained(explained)),
             ServerFrame::Peers(peers) => self.answered(peers.client_seq, ServerFrame::Peers(peers)),
+            ServerFrame::Changes(changes) => self.answered(changes.client_seq, ServerFrame::Changes(changes)),
+            ServerFrame::Readers(readers) => self.answered(readers.client_seq, ServerFrame::Readers(readers)),
+            ServerFrame::Relations(list) => self.answered(list.client_seq, ServerFrame::Relations(list)),
+            ServerFrame::Settings(settings) => self.answered(settings.client_seq, ServerFrame::Settings(settings)),
+            ServerFrame::Profile(profile) => self.answered(profile.client_seq, ServerFrame::Profile(profile)),
+            ServerFrame::Members(members) => self.answered(members.client_seq, ServerFrame::Members(members)),
             ServerFrame::Event(event) => self.event(socket, event).await,
             ServerFrame::Closing(closing) => Err(End {
                 cause: CloseReason::from_number(closing.code)
@@ -731,13 +737,7 @@ impl Unacked {
             channel_type: self.channel.kind,
             client_msg_no: Cow::Borrowed(&self.client_msg_no),
             payload: Cow::Borrowed(&self.payload),
-            red_dot: true,
-            no_persist: false,
-            sync_once: false,
-            setting: 0,
-            topic: Cow::Borrowed(""),
-            expire: 0,
-            durability: native::Durability::Disk,
+            ..native::Send::default()
         })
     }
 }

@@ -189,13 +189,8 @@ impl SendTemplate {
             channel_type,
             client_msg_no: String::from_utf8_lossy(&mark),
             payload: Cow::Borrowed(&payload),
-            red_dot: true,
-            no_persist: false,
-            sync_once: false,
-            setting: 0,
-            topic: Cow::Borrowed(""),
-            expire: 0,
             durability,
+            ..native::Send::default()
         });
         let mut body = Vec::new();
         native::encode_client(Encoding::MessagePack, &frame, &mut body)?;

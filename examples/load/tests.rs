@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 use protocol::native::{
-    self, Ack, ClientFrame, Deliver, Durability, Encoding, MessageItem, MessageState, ServerFrame, decode_client,
-    encode_server,
+    self, Ack, ClientFrame, Deliver, Durability, Encoding, MessageItem, ServerFrame, decode_client, encode_server,
 };
 
 use crate::frames::{self, Incoming, MSG_NO_BYTES, SendTemplate};
@@ -22,13 +21,9 @@ fn item(seq: u64, payload: Vec<u8>) -> MessageItem<'static> {
         client_msg_no: "no".into(),
         timestamp: 1_790_000_000_000,
         payload: Cow::Owned(payload),
-        red_dot: true,
-        no_persist: false,
-        sync_once: false,
         setting: 7,
         topic: "t".into(),
-        expire: 0,
-        state: MessageState::Live,
+        ..MessageItem::default()
     }
 }
 

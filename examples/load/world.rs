@@ -257,7 +257,7 @@ impl World {
         }
         let tokens = plan.users.iter().map(|user| plan.token(key, user)).collect();
         let started = Instant::now();
-        let tag = blake3::hash(format!("{}{}{:?}", plan.prefix, plan.seed, std::time::SystemTime::now()).as_bytes());
+        let tag = blake3::hash(format!("{}{}{:?}", plan.prefix, plan.seed, chinwag::clock::now_us()).as_bytes());
         let run_tag = u32::from_be_bytes([tag.as_bytes()[0], tag.as_bytes()[1], tag.as_bytes()[2], tag.as_bytes()[3]]);
         Ok(Self {
             tokens,

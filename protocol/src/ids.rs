@@ -111,6 +111,37 @@ impl Uid {
         check(text, UID_BYTES_MAX, &['@', '#', '&'])?;
         Ok(Self(Arc::from(text)))
     }
+
+    /// Checks a uid as an edge gives it and puts its namespace before it. `None` is the default namespace, without a
+    /// prefix.
+    ///
+    /// # Errors
+    /// As [`Uid::new`]; the limit is for prefix and uid together.
+    pub fn in_namespace(namespace: Option<&str>, bare: &str) -> Result<Self, IdError> {
+        let Some(namespace) = namespace else { return Self::new(bare) };
+        check(bare, UID_BYTES_MAX.saturating_sub(namespace.len() + NAMESPACE_SEPARATOR.len_utf8()), &['@', '#', '&'])?;
+        Ok(Self(Arc::from(format!("{namespace}{NAMESPACE_SEPARATOR}{bare}"))))
+    }
+
+    /// The namespace; `None`: the default one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        split_namespace(&self.0).0
+    }
+
+    /// The uid without its namespace, as edges show it.
+    #[must_use]
+    pub fn bare(&self) -> &str {
+        split_namespace(&self.0).1
+    }
+}
+
+/// An id as (namespace, bare id).
+fn split_namespace(id: &str) -> (Option<&str>, &str) {
+    match id.split_once(NAMESPACE_SEPARATOR) {
+        Some((namespace, bare)) => (Some(namespace), bare),
+        None => (None, id),
+    }
 }
 
 text_id! {
@@ -203,7 +234,8 @@ impl ChannelType {
 }
 
 /// Names a channel. A person channel exists in canonical form only: the uid with the greater CRC-32 (IEEE) first, on
-/// equal checksums the lexicographically greater one (wukongim-http.md 8.1).
+/// equal checksums the lexicographically greater one (wukongim-http.md 8.1). Both are taken of the bare uids, so a pair has
+/// the same order in every namespace; each uid then carries its namespace (`ns␟b@ns␟a`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelKey {
     channel_id: ChannelId,
@@ -214,9 +246,8 @@ impl ChannelKey {
     /// The person channel of two users (the same user twice: a note to self).
     #[must_use]
     pub fn person(a: &Uid, b: &Uid) -> Self {
-        let key = |uid: &Uid| crc32fast::hash(uid.as_str().as_bytes());
-        let (x, y) = (key(a), key(b));
-        let a_first = x > y || (x == y && a.as_str() >= b.as_str());
+        let rank = |uid: &Uid| crc32fast::hash(uid.bare().as_bytes());
+        let a_first = (rank(a), a.bare(), a.as_str()) >= (rank(b), b.bare(), b.as_str());
         let (first, second) = if a_first { (a, b) } else { (b, a) };
         Self { channel_id: ChannelId(Arc::from(format!("{first}@{second}"))), channel_type: ChannelType::Person }
     }
@@ -233,25 +264,47 @@ impl ChannelKey {
         Ok(Self { channel_id: ChannelId(Arc::from(channel_id)), channel_type })
     }
 
+    /// A channel of a namespace, named by its bare id: every type but person. `None` is the default namespace.
+    ///
+    /// # Errors
+    /// As [`ChannelKey::named`]; the limit is for prefix and id together.
+    pub fn named_in(namespace: Option<&str>, channel_id: &str, channel_type: ChannelType) -> Result<Self, IdError> {
+        let Some(namespace) = namespace else { return Self::named(channel_id, channel_type) };
+        let key = Self::named(channel_id, channel_type)?;
+        let id = format!("{namespace}{NAMESPACE_SEPARATOR}{}", key.channel_id);
+        if id.len() > CHANNEL_ID_BYTES_MAX {
+            return Err(IdError::TooLong { bytes: id.len(), max: CHANNEL_ID_BYTES_MAX });
+        }
+        Ok(Self { channel_id: ChannelId(Arc::from(id)), channel_type })
+    }
+
     /// The channel a user means by (channel_id, channel_type): for a person channel the id is the peer's uid, or the
-    /// canonical id of a pair the user belongs to.
+    /// canonical id of a pair the user belongs to. A user of a namespace names bare ids and reaches nothing outside it.
     ///
     /// # Errors
     /// As [`ChannelKey::named`] and [`Uid::new`]; a canonical id that is not the asker's is [`IdError::NotAPair`].
     pub fn seen_by(asker: &Uid, channel_id: &str, channel_type: ChannelType) -> Result<Self, IdError> {
+        let namespace = asker.namespace();
         if channel_type != ChannelType::Person {
-            return Self::named(channel_id, channel_type);
+            return Self::named_in(namespace, channel_id, channel_type);
         }
+        let uid = |bare: &str| Uid::in_namespace(namespace, bare);
         match channel_id.split_once('@') {
-            None => Ok(Self::person(asker, &Uid::new(channel_id)?)),
+            None => Ok(Self::person(asker, &uid(channel_id)?)),
             Some((a, b)) => {
-                let key = Self::person(&Uid::new(a)?, &Uid::new(b)?);
-                if a != asker.as_str() && b != asker.as_str() {
+                let (a, b) = (uid(a)?, uid(b)?);
+                if a != *asker && b != *asker {
                     return Err(IdError::NotAPair);
                 }
-                Ok(key)
+                Ok(Self::person(&a, &b))
             }
         }
+    }
+
+    /// The namespace it belongs to, of a person channel that of its two users; `None`: the default one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        split_namespace(self.channel_id.as_str()).0
     }
 
     /// Takes a key that was checked before it was stored.
@@ -289,10 +342,11 @@ impl ChannelKey {
             && self.channel_id.as_str().split_once('@').is_some_and(|(a, b)| a == uid.as_str() || b == uid.as_str())
     }
 
-    /// The channel_id as `asker` sees it: the peer's uid for a person channel, else the stored id.
+    /// The channel_id as `asker` sees it: the peer's uid for a person channel, else the stored id; in the asker's own
+    /// namespace without its prefix.
     #[must_use]
     pub fn id_for<'a>(&'a self, asker: &str) -> &'a str {
-        match (self.channel_type, self.channel_id.as_str().split_once('@')) {
+        let id = match (self.channel_type, self.channel_id.as_str().split_once('@')) {
             (ChannelType::Person, Some((a, b))) => {
                 if a == asker {
                     b
@@ -301,6 +355,10 @@ impl ChannelKey {
                 }
             }
             _ => self.channel_id.as_str(),
+        };
+        match (split_namespace(asker).0, split_namespace(id)) {
+            (Some(own), (Some(namespace), bare)) if own == namespace => bare,
+            _ => id,
         }
     }
 
@@ -421,5 +479,67 @@ mod tests {
         let own = ChannelKey::person(&a, &a);
         assert_eq!(own.channel_id(), "alice@alice");
         assert_eq!(own.id_for("alice"), "alice");
+    }
+
+    #[test]
+    fn ids_without_a_namespace_stay_as_they_were() {
+        // Written out by the rule before namespaces: CRC-32 of the whole uid, then the text.
+        for (a, b, id) in
+            [("alice", "bob", "alice@bob"), ("u1", "u2", "u1@u2"), ("张三", "李四", "张三@李四"), ("x", "x", "x@x")]
+        {
+            let (x, y) = (crc32fast::hash(a.as_bytes()), crc32fast::hash(b.as_bytes()));
+            let before = if x > y || (x == y && a >= b) { format!("{a}@{b}") } else { format!("{b}@{a}") };
+            assert_eq!(ChannelKey::person(&uid(a), &uid(b)).channel_id(), before);
+            assert_eq!(ChannelKey::person(&uid(b), &uid(a)).channel_id(), before);
+            assert!(before == id || before == id.split('@').rev().collect::<Vec<_>>().join("@"));
+        }
+        // Two texts of one checksum: the greater text comes first (wukongim-http.md 8.1).
+        assert_eq!(crc32fast::hash(b"plumless"), crc32fast::hash(b"buckeroo"));
+        assert_eq!(ChannelKey::person(&uid("buckeroo"), &uid("plumless")).channel_id(), "plumless@buckeroo");
+        assert_eq!(uid("alice").namespace(), None);
+        assert_eq!(Uid::in_namespace(None, "alice"), Ok(uid("alice")));
+    }
+
+    #[test]
+    fn a_pair_has_the_order_of_its_bare_uids_in_every_namespace() {
+        for (a, b) in [("alice", "bob"), ("u1", "u2"), ("plumless", "buckeroo"), ("John", "JohnBarry")] {
+            let bare = ChannelKey::person(&uid(a), &uid(b));
+            for namespace in ["acme", "zzz", "Ünï"] {
+                let named = |text| Uid::in_namespace(Some(namespace), text).expect("valid");
+                let key = ChannelKey::person(&named(a), &named(b));
+                assert_eq!(key, ChannelKey::person(&named(b), &named(a)));
+                let prefix = format!("{namespace}{NAMESPACE_SEPARATOR}");
+                assert_eq!(key.channel_id().replace(&prefix, ""), bare.channel_id());
+                assert_eq!(key.channel_id().matches(&prefix).count(), 2);
+                assert_eq!(key.namespace(), Some(namespace));
+                assert_eq!((key.id_for(named(a).as_str()), key.id_for(named(b).as_str())), (b, a));
+                assert_eq!(ChannelKey::seen_by(&named(a), b, ChannelType::Person), Ok(key.clone()));
+                assert_eq!(ChannelKey::seen_by(&named(a), bare.channel_id(), ChannelType::Person), Ok(key.clone()));
+                assert_ne!(key, bare);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_names_what_lies_in_another_namespace() {
+        let tenant = Uid::in_namespace(Some("acme"), "alice").expect("valid");
+        assert_eq!((tenant.namespace(), tenant.bare(), tenant.as_str()), (Some("acme"), "alice", "acme\u{1f}alice"));
+        let group = ChannelKey::seen_by(&tenant, "g1", ChannelType::Group).expect("a group");
+        assert_eq!((group.channel_id(), group.id_for(tenant.as_str())), ("acme\u{1f}g1", "g1"));
+        assert_eq!(group.id_for("alice"), "acme\u{1f}g1");
+        let sneaky = "other\u{1f}bob";
+        for (asker, id, channel_type) in [
+            (&tenant, sneaky, ChannelType::Person),
+            (&tenant, sneaky, ChannelType::Group),
+            (&uid("alice"), sneaky, ChannelType::Person),
+            (&uid("alice"), "acme\u{1f}g1", ChannelType::Group),
+        ] {
+            assert_eq!(ChannelKey::seen_by(asker, id, channel_type), Err(IdError::Character(NAMESPACE_SEPARATOR)));
+        }
+        assert_eq!(Uid::in_namespace(Some("acme"), sneaky), Err(IdError::Character(NAMESPACE_SEPARATOR)));
+        let longest = UID_BYTES_MAX - "acme".len() - 1;
+        let long = Uid::in_namespace(Some("acme"), &"x".repeat(longest)).expect("fits");
+        assert!(ChannelKey::person(&long, &long).channel_id().len() <= CHANNEL_ID_BYTES_MAX);
+        assert!(Uid::in_namespace(Some("acme"), &"x".repeat(longest + 1)).is_err());
     }
 }

@@ -15,6 +15,10 @@ fn text() -> impl Strategy<Value = Cow<'static, str>> {
     "[\\PC\"\\\\\u{0}-\u{1f}]{0,12}".prop_map(Cow::Owned)
 }
 
+fn texts() -> impl Strategy<Value = Vec<Cow<'static, str>>> {
+    prop::collection::vec(text(), 0..4)
+}
+
 fn bytes() -> impl Strategy<Value = Cow<'static, [u8]>> {
     prop::collection::vec(any::<u8>(), 0..300).prop_map(Cow::Owned)
 }
@@ -46,9 +50,11 @@ prop_compose! {
     fn send()(
         client_seq in number(), channel_id in text(), channel_type in any::<u8>(), client_msg_no in text(), payload in bytes(),
         flags in any::<(bool, bool, bool)>(), setting in any::<u8>(), topic in text(), expire in any::<u32>(), durability in durability(),
+        refers in (number(), texts(), any::<bool>(), texts()),
     ) -> Send<'static> {
         let (red_dot, no_persist, sync_once) = flags;
-        Send { client_seq, channel_id, channel_type, client_msg_no, payload, red_dot, no_persist, sync_once, setting, topic, expire, durability }
+        let (reply_to, mentions, mention_all, files) = refers;
+        Send { client_seq, channel_id, channel_type, client_msg_no, payload, red_dot, no_persist, sync_once, setting, topic, expire, durability, reply_to, mentions, mention_all, files }
     }
 }
 
@@ -72,32 +78,163 @@ prop_compose! {
     fn item()(
         numbers in (number(), number(), number()), from_uid in text(), client_msg_no in text(), payload in bytes(),
         flags in any::<(bool, bool, bool)>(), setting in any::<u8>(), topic in text(), expire in any::<u32>(), state in state(),
+        refers in (number(), texts(), any::<bool>(), texts()), since in (number(), texts(), texts()),
     ) -> MessageItem<'static> {
+        let (reply_to, mentions, mention_all, files) = refers;
+        let (edited, likes, dislikes) = since;
         let (message_seq, message_id, timestamp) = numbers;
         let (red_dot, no_persist, sync_once) = flags;
-        MessageItem { message_seq, message_id, from_uid, client_msg_no, timestamp, payload, red_dot, no_persist, sync_once, setting, topic, expire, state }
+        MessageItem { message_seq, message_id, from_uid, client_msg_no, timestamp, payload, red_dot, no_persist, sync_once, setting, topic, expire, state, reply_to, mentions, mention_all, files, edited, likes, dislikes }
     }
 }
 
 prop_compose! {
     fn row()(
         channel in (text(), any::<u8>()), numbers in (number(), number(), number(), number(), number(), number(), number()),
-        last_client_msg_no in text(), flags in any::<(bool, bool, bool)>(), changed in prop::collection::vec(number(), 0..4),
+        last_client_msg_no in text(), flags in any::<(bool, bool, bool)>(), own in any::<(bool, bool, bool, bool)>(),
+        mentions in number(), changed in prop::collection::vec(number(), 0..4),
         recents in prop::collection::vec(item(), 0..4),
     ) -> Row<'static> {
         let (channel_id, channel_type) = channel;
         let (unread, timestamp, last_msg_seq, version, read_to_msg_seq, first_seq, deleted_to_msg_seq) = numbers;
         let (is_deleted, reset, complete) = flags;
+        let (changed_more, pinned, muted, request) = own;
         Row {
             channel_id, channel_type, unread, timestamp, last_msg_seq, last_client_msg_no, version, read_to_msg_seq,
-            deleted_to_msg_seq, is_deleted, reset, complete, first_seq, changed, recents,
+            deleted_to_msg_seq, is_deleted, reset, complete, first_seq, changed, changed_more, mentions, pinned, muted, request, recents,
         }
     }
+}
+
+fn reaction() -> impl Strategy<Value = Reaction> {
+    prop_oneof![Just(Reaction::None), Just(Reaction::Like), Just(Reaction::Dislike)]
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Member), Just(Role::Admin), Just(Role::Owner)]
+}
+
+prop_compose! {
+    fn edit()(
+        client_seq in number(), channel_id in text(), channel_type in any::<u8>(), message_seq in any::<u64>(), payload in bytes(),
+        refers in (number(), texts(), any::<bool>(), texts()),
+    ) -> Edit<'static> {
+        let (reply_to, mentions, mention_all, files) = refers;
+        Edit { client_seq, channel_id, channel_type, message_seq, payload, reply_to, mentions, mention_all, files }
+    }
+}
+
+prop_compose! {
+    fn search()(
+        client_seq in number(), channel_id in text(), channel_type in any::<u8>(), text in text(), first_seq in any::<u64>(),
+        last_seq in any::<u64>(), limit in any::<u32>(), oldest_first in any::<bool>(),
+    ) -> Search<'static> {
+        Search { client_seq, channel_id, channel_type, text, first_seq, last_seq, limit, oldest_first }
+    }
+}
+
+prop_compose! {
+    fn flags()(
+        client_seq in number(), channel_id in text(), channel_type in any::<u8>(),
+        flags in any::<(Option<bool>, Option<bool>, Option<bool>)>(),
+    ) -> Flags<'static> {
+        let (pinned, muted, accepted) = flags;
+        Flags { client_seq, channel_id, channel_type, pinned, muted, accepted }
+    }
+}
+
+prop_compose! {
+    fn group()(client_seq in number(), texts in (text(), text(), text()), members in texts()) -> Group<'static> {
+        let (name, icon, description) = texts;
+        Group { client_seq, name, icon, description, members }
+    }
+}
+
+prop_compose! {
+    fn profile()(
+        client_seq in number(), channel_id in text(), channel_type in any::<u8>(),
+        texts in (prop::option::of(text()), prop::option::of(text()), prop::option::of(text())),
+    ) -> Profile<'static> {
+        let (name, icon, description) = texts;
+        Profile { client_seq, channel_id, channel_type, name, icon, description }
+    }
+}
+
+fn members() -> impl Strategy<Value = Vec<MemberItem<'static>>> {
+    prop::collection::vec((text(), role()).prop_map(|(uid, role)| MemberItem { uid, role }), 0..20)
+}
+
+fn message_change() -> impl Strategy<Value = MessageChange> {
+    prop_oneof![Just(MessageChange::Revoked), Just(MessageChange::Edited), Just(MessageChange::Reacted)]
+}
+
+prop_compose! {
+    fn message_event()(
+        channel in (text(), any::<u8>()), numbers in (number(), number()), what in message_change(), by in text(),
+        payload in bytes(), refers in (number(), texts(), any::<bool>(), texts()), reaction in reaction(),
+    ) -> MessageEvent<'static> {
+        let ((channel_id, channel_type), (message_seq, version)) = (channel, numbers);
+        let (reply_to, mentions, mention_all, files) = refers;
+        MessageEvent {
+            channel_id, channel_type, message_seq, version, what, by, payload, reply_to, mentions, mention_all, files, reaction,
+        }
+    }
+}
+
+prop_compose! {
+    fn channel_event()(
+        channel in (text(), any::<u8>()), version in number(), roles in members(),
+        texts in (prop::option::of(text()), prop::option::of(text()), prop::option::of(text())),
+    ) -> ChannelEvent<'static> {
+        let ((channel_id, channel_type), (name, icon, description)) = (channel, texts);
+        ChannelEvent { channel_id, channel_type, version, name, icon, description, roles }
+    }
+}
+
+fn feature_answer() -> impl Strategy<Value = ServerFrame<'static>> {
+    let item = |(message_seq, version)| ChangedItem { message_seq, version };
+    let relation = |(uid, contact, blocked)| RelationItem { uid, contact, blocked };
+    prop_oneof![
+        message_event().prop_map(|event| ServerFrame::Event(Event::Message(event))),
+        channel_event().prop_map(|event| ServerFrame::Event(Event::Channel(event))),
+        (number(), text(), any::<u8>(), prop::collection::vec((number(), number()), 0..20), any::<bool>()).prop_map(
+            move |(client_seq, channel_id, channel_type, items, more)| {
+                let items = items.into_iter().map(item).collect();
+                ServerFrame::Changes(ChangesPage { client_seq, channel_id, channel_type, items, more })
+            }
+        ),
+        (number(), text(), any::<u8>(), number(), texts(), number(), any::<bool>()).prop_map(
+            |(client_seq, channel_id, channel_type, message_seq, uids, of, more)| {
+                ServerFrame::Readers(Readers { client_seq, channel_id, channel_type, message_seq, uids, of, more })
+            }
+        ),
+        (number(), prop::collection::vec((text(), any::<bool>(), any::<bool>()), 0..20)).prop_map(
+            move |(client_seq, relations)| {
+                let relations = relations.into_iter().map(relation).collect();
+                ServerFrame::Relations(RelationsList { client_seq, relations })
+            }
+        ),
+        (number(), text(), any::<u8>(), members(), number(), any::<bool>()).prop_map(
+            |(client_seq, channel_id, channel_type, members, of, more)| {
+                ServerFrame::Members(MembersList { client_seq, channel_id, channel_type, members, of, more })
+            }
+        ),
+    ]
 }
 
 fn client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
     prop_oneof![
         send().prop_map(ClientFrame::Send),
+        edit().prop_map(ClientFrame::Edit),
+        search().prop_map(ClientFrame::Search),
+        flags().prop_map(ClientFrame::Flags),
+        group().prop_map(ClientFrame::Group),
+        profile().prop_map(ClientFrame::Profile),
+        (number(), text(), any::<u8>(), any::<u64>(), reaction()).prop_map(
+            |(client_seq, channel_id, channel_type, message_seq, reaction)| {
+                ClientFrame::React(React { client_seq, channel_id, channel_type, message_seq, reaction })
+            }
+        ),
         sync().prop_map(ClientFrame::Sync),
         prop::sample::select(samples::client()).prop_map(|(_, frame)| frame),
     ]
@@ -105,6 +242,7 @@ fn client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
 
 fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
     prop_oneof![
+        feature_answer(),
         (text(), any::<u8>(), prop::collection::vec(item(), 0..20)).prop_map(|(channel_id, channel_type, messages)| {
             ServerFrame::Deliver(Deliver { channel_id, channel_type, messages })
         }),
@@ -244,11 +382,55 @@ fn lists_are_bounded() {
         assert_eq!(presence(UIDS_MAX), Ok(()));
         let error = presence(UIDS_MAX + 1).expect_err("too many");
         assert!(matches!(&error, WireError::Field { field, client_seq: Some(1), .. } if field == "uids"), "{error:?}");
+        type Build = fn(Vec<Cow<'static, str>>) -> ClientFrame<'static>;
+        fn edit(mentions: Vec<Cow<'static, str>>, files: Vec<Cow<'static, str>>) -> ClientFrame<'static> {
+            let (channel_id, payload) = ("g".into(), b"".as_slice().into());
+            let (client_seq, channel_type, message_seq, reply_to, mention_all) = (1, 2, 1, 0, false);
+            ClientFrame::Edit(Edit {
+                client_seq,
+                channel_id,
+                channel_type,
+                message_seq,
+                payload,
+                reply_to,
+                mentions,
+                mention_all,
+                files,
+            })
+        }
+        let lists: [(&str, usize, Build); 7] = [
+            ("mentions", MENTIONS_MAX, |mentions| ClientFrame::Send(Send { mentions, ..samples::send() })),
+            ("files", FILES_MAX, |files| ClientFrame::Send(Send { files, ..samples::send() })),
+            ("mentions", MENTIONS_MAX, |mentions| edit(mentions, vec![])),
+            ("files", FILES_MAX, |files| edit(vec![], files)),
+            ("members", UIDS_MAX, |members| {
+                let (name, icon, description) = ("".into(), "".into(), "".into());
+                ClientFrame::Group(Group { client_seq: 1, name, icon, description, members })
+            }),
+            ("uids", UIDS_MAX, |uids| {
+                ClientFrame::Invite(Invite { client_seq: 1, channel_id: "g".into(), channel_type: 2, uids })
+            }),
+            ("uids", UIDS_MAX, |uids| {
+                ClientFrame::Expel(Expel { client_seq: 1, channel_id: "g".into(), channel_type: 2, uids })
+            }),
+        ];
+        for (name, max, build) in lists {
+            for (count, fits) in [(max, true), (max + 1, false)] {
+                let mut out = Vec::new();
+                let frame = build(vec!["u".into(); count]);
+                encode_client(encoding, &frame, &mut out).expect("encodes");
+                let decoded = decode_client(encoding, &out);
+                let refused = matches!(&decoded, Err(WireError::Field { field, .. }) if field == name);
+                assert_eq!((decoded.is_ok(), refused), (fits, !fits), "{} {name} {count}", frame.kind());
+            }
+        }
     }
     // Lengths of four billion, in five bytes.
     for lie in [
         &b"\x81\xa8presence\x81\xa4uids\xdd\xff\xff\xff\xff"[..],
         b"\x81\xa4send\xdf\xff\xff\xff\xff",
+        b"\x81\xa4send\x81\xa8mentions\xdd\xff\xff\xff\xff",
+        b"\x81\xa5group\x81\xa7members\xdd\xff\xff\xff\xff",
         b"\x81\xa4send\x81\xa7payload\xc6\xff\xff\xff\xff",
         b"\xdf\xff\xff\xff\xff",
     ] {

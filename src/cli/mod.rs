@@ -8,10 +8,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Loaded, Sources, load};
 
+mod chat;
 mod client;
 mod keys;
 mod offline;
@@ -126,6 +127,10 @@ enum Command {
     /// Speaks to the running server, or to the data directory when none runs.
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Chats of a running server: new, send, history, connect; prints the API's JSON
+    ///
+    /// The same lines work when the program is called as `micro`.
+    Chat(chat::ChatArgs),
     /// The configuration: check it, show it, print the example file
     #[command(subcommand)]
     Config(show::ConfigCommand),
@@ -165,7 +170,8 @@ impl Settings {
 /// Runs a command line to its end.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match parse(&args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version end here too, with code 0.
@@ -184,11 +190,25 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The name the chat commands are called by in m3o.txt: a link to this program.
+const MICRO: &str = "micro";
+
+/// Reads a command line. Called as `micro` it is a client, so no command does not mean to run a server.
+fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    let called = args.first().map(std::path::Path::new).and_then(std::path::Path::file_stem);
+    if called != Some(std::ffi::OsStr::new(MICRO)) {
+        return Cli::try_parse_from(args);
+    }
+    let command = Cli::command().name(MICRO).bin_name(MICRO).subcommand_required(true).arg_required_else_help(true);
+    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
 fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     match cli.command.as_ref().unwrap_or(&Command::Serve) {
         Command::Serve => serve::run(cli.settings.load()?),
         Command::Token(args) => keys::token(&cli.settings.load()?.config, args),
         Command::Key(command) => keys::run(&cli.settings.load()?.config, command),
+        Command::Chat(args) => chat::run(&cli.settings.load()?.config, args),
         Command::Config(command) => show::run(&cli.settings, command),
         Command::Version => {
             println!("chinwag {}", env!("CARGO_PKG_VERSION"));
@@ -199,12 +219,14 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Cli {
-        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"))
+        try_parse(line).unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    fn try_parse(line: &str) -> Result<Cli, clap::Error> {
+        super::parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -223,6 +245,15 @@ mod tests {
         }
         assert!(parse("chinwag").command.is_none());
         assert!(parse("chinwag --set x").settings.sources().is_err());
+    }
+
+    #[test]
+    fn micro_is_a_client_and_never_a_server() {
+        assert!(try_parse("micro").is_err() && try_parse("/usr/bin/micro").is_err());
+        for name in ["micro", "./micro", "/usr/bin/micro", "chinwag"] {
+            let line = format!("{name} chat new --user_ids=JohnBarry");
+            assert!(matches!(parse(&line).command, Some(Command::Chat(_))), "{line}");
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
 }
 
 /// The runtime would wait for blocking work that a drain was cut off from, so the process ends here.
+#[expect(clippy::disallowed_methods, reason = "a second signal asks for exactly this")]
 fn leave_at_once() -> Exit {
     tracing::warn!("a second signal: leaving without a drain");
     std::process::exit(Exit::Signal as i32)

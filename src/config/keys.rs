@@ -335,6 +335,53 @@ pub const KEYS: &[Key] = &[
         "Payload bytes of recents in one sync; rows beyond it carry none and are never left out.",
     ),
     number(
+        "messages.revoke_within_s",
+        0,
+        31_536_000,
+        "s",
+        "How long a sender may take a message back; admins of a group and back ends may any time. 0: senders may not.",
+    ),
+    number(
+        "messages.edit_within_s",
+        0,
+        31_536_000,
+        "s",
+        "How long a sender may replace what a message says; back ends may any time. 0: senders may not.",
+    ),
+    number(
+        "messages.reactions_max",
+        0,
+        1_000_000,
+        "users",
+        "Users with a reaction to one message: all of them travel with it. 0: no reactions.",
+    ),
+    key(
+        "files.on",
+        Kind::Flag,
+        "",
+        "Upload of files that messages carry. Off: uploads answer feature_off, what is there stays readable.",
+    ),
+    number(
+        "files.bytes_max",
+        KIB,
+        100 * GIB,
+        "bytes",
+        "Largest file. It is written to data_dir as it comes, never held in memory.",
+    ),
+    key(
+        "files.types",
+        Kind::Text,
+        "media types",
+        "Media types taken, with commas between, such as `image/*,application/pdf`. Empty: any. What a file says it is, is not checked against its content.",
+    ),
+    number(
+        "files.orphan_after_s",
+        60,
+        31_536_000,
+        "s",
+        "Age at which a file that no message carries is removed: senders upload first and send then.",
+    ),
+    number(
         "store.cache_bytes_max",
         4 * MIB,
         1024 * GIB,
@@ -376,6 +423,12 @@ pub const KEYS: &[Key] = &[
         600_000,
         "ms",
         "How long a request may take before it is answered 503; what it began may still be carried out.",
+    ),
+    key(
+        "relation.http_errors",
+        Kind::Flag,
+        "",
+        "Whether refusals under /api/v1 (but /api/v1/chat) have a 4xx or 5xx status; else 200 with their code in the body.",
     ),
 ];
 

@@ -1,6 +1,6 @@
 //! A channel's settings and who may do what in it.
 
-use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, Uid, Version};
 
 use super::refusal::Refusal;
 
@@ -55,6 +55,130 @@ impl Role {
     }
 }
 
+/// Who wants to change a channel or what lies in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// A back end with an API key.
+    Trusted,
+    /// A member, who may do what the role says.
+    Member(Role),
+    /// No member.
+    Outsider,
+}
+
+impl Actor {
+    /// Whether the actor may do what an admin may.
+    #[must_use]
+    pub fn is_admin(self) -> bool {
+        match self {
+            Self::Trusted => true,
+            Self::Member(role) => role >= Role::Admin,
+            Self::Outsider => false,
+        }
+    }
+
+    fn unless_admin(self, action: &'static str) -> Result<(), Refusal> {
+        match self {
+            Self::Outsider => Err(Refusal::NotMember),
+            actor if actor.is_admin() => Ok(()),
+            Self::Trusted | Self::Member(_) => Err(Refusal::Forbidden { action }),
+        }
+    }
+}
+
+/// Whether the actor may replace the profile.
+///
+/// # Errors
+/// `NotMember`, `Forbidden`.
+pub fn authorise_profile(actor: Actor) -> Result<(), Refusal> {
+    actor.unless_admin("change the profile")
+}
+
+/// Whether the actor may add members. `led`: the group has an owner or admins; one without belongs to all its members.
+///
+/// # Errors
+/// `NotMember`, `Forbidden`.
+pub fn authorise_invite(actor: Actor, led: bool) -> Result<(), Refusal> {
+    match actor {
+        Actor::Member(_) if !led => Ok(()),
+        actor => actor.unless_admin("add members"),
+    }
+}
+
+/// Whether the actor may remove another member, who has this role. Removing oneself is leaving, which anybody may.
+///
+/// # Errors
+/// `NotMember`, `Forbidden`.
+pub fn authorise_expel(actor: Actor, target: Role) -> Result<(), Refusal> {
+    actor.unless_admin("remove members")?;
+    match actor {
+        Actor::Member(role) if role < Role::Owner && role <= target => {
+            Err(Refusal::Forbidden { action: "remove a member of this role" })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the actor may set roles. An owner gives ownership away by making another the owner, not by laying it down: a
+/// group that has an owner keeps one.
+///
+/// # Errors
+/// `NotMember`, `Forbidden`, `Invalid`.
+pub fn authorise_role(actor: Actor, about_oneself: bool, role: Role) -> Result<(), Refusal> {
+    match actor {
+        Actor::Trusted => Ok(()),
+        Actor::Outsider => Err(Refusal::NotMember),
+        Actor::Member(Role::Owner) if about_oneself && role != Role::Owner => {
+            Err(Refusal::invalid("role", "an owner makes another member the owner"))
+        }
+        Actor::Member(Role::Owner) => Ok(()),
+        Actor::Member(Role::Admin | Role::Member) => Err(Refusal::Forbidden { action: "set roles" }),
+    }
+}
+
+/// Who becomes the owner when the owner goes: the oldest admin, else the oldest member. `rest`: who stays, in order of
+/// joining.
+#[must_use]
+pub fn heir<'a>(rest: impl IntoIterator<Item = (&'a Uid, Role)>) -> Option<&'a Uid> {
+    let mut oldest = None;
+    for (uid, role) in rest {
+        if role >= Role::Admin {
+            return Some(uid);
+        }
+        oldest = oldest.or(Some(uid));
+    }
+    oldest
+}
+
+/// Whether the actor may take a message back: its sender before `within_s` seconds have passed, admins and back ends any time.
+///
+/// # Errors
+/// `NotMember`, `Forbidden` (another's message), `TooLate`.
+pub fn authorise_revoke(actor: Actor, is_own: bool, age_s: u64, within_s: u64) -> Result<(), Refusal> {
+    match actor {
+        Actor::Outsider => Err(Refusal::NotMember),
+        actor if actor.is_admin() => Ok(()),
+        _ if !is_own => Err(Refusal::Forbidden { action: "revoke another's message" }),
+        _ if age_s >= within_s => Err(Refusal::TooLate { action: "revoke", within_s }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the actor may replace what a message says: its sender before `within_s` seconds have passed, back ends any time. An admin may
+/// take words back, not put them into another's mouth.
+///
+/// # Errors
+/// `NotMember`, `Forbidden` (another's message), `TooLate`.
+pub fn authorise_edit(actor: Actor, is_own: bool, age_s: u64, within_s: u64) -> Result<(), Refusal> {
+    match actor {
+        Actor::Outsider => Err(Refusal::NotMember),
+        Actor::Trusted => Ok(()),
+        Actor::Member(_) if !is_own => Err(Refusal::Forbidden { action: "edit another's message" }),
+        Actor::Member(_) if age_s >= within_s => Err(Refusal::TooLate { action: "edit", within_s }),
+        Actor::Member(_) => Ok(()),
+    }
+}
+
 /// Longest name of a channel's profile in bytes.
 pub const PROFILE_NAME_BYTES_MAX: usize = 255;
 /// Longest icon (a link or a file id) in bytes.
@@ -75,6 +199,26 @@ pub struct ChannelProfile {
     pub project: String,
     /// Who made it; `None`: a back end.
     pub creator: Option<Uid>,
+}
+
+impl ChannelProfile {
+    /// Checks its lengths.
+    ///
+    /// # Errors
+    /// `TooLarge` naming the field.
+    pub fn check(&self) -> Result<(), Refusal> {
+        for (field, text, max) in [
+            ("name", &self.name, PROFILE_NAME_BYTES_MAX),
+            ("icon", &self.icon, PROFILE_ICON_BYTES_MAX),
+            ("description", &self.description, PROFILE_DESCRIPTION_BYTES_MAX),
+            ("project", &self.project, PROFILE_NAME_BYTES_MAX),
+        ] {
+            if text.len() > max {
+                return Err(Refusal::TooLarge { field, bytes: text.len(), max });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One user's membership in a channel.
@@ -104,6 +248,13 @@ pub fn chat_id(key: &ChannelKey) -> String {
     uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
 }
 
+/// The alias a channel needs so that its chat id finds it; `None` where its own id is that already.
+#[must_use]
+pub fn alias_of(key: &ChannelKey) -> Option<String> {
+    let alias = chat_id(key);
+    (key.channel_type() != ChannelType::Group || alias != key.channel_id()).then_some(alias)
+}
+
 /// The chat id of "the same users": any order, each once (m3o.txt; design.md section 2). Two users have their person
 /// channel's instead.
 #[must_use]
@@ -114,6 +265,22 @@ pub fn set_id(uids: &[Uid]) -> String {
     // No uid holds this character unless as the end of its namespace, which all of one set share.
     let name = format!("set:{}", names.join("\u{1e}"));
     uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
+}
+
+/// The chat id of a group that `owner` makes of these users in a request with a name of its own: the same name and users,
+/// in any order, name the same group again.
+#[must_use]
+pub fn named_set_id(owner: &Uid, name: &ClientMsgNo, uids: &[Uid]) -> String {
+    let mut all = uids.to_vec();
+    all.push(owner.clone());
+    let name = format!("named:{owner}\u{1e}{name}\u{1e}{}", set_id(&all));
+    uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
+}
+
+/// The chat id of a project's group (`group` of threads.txt): one per project.
+#[must_use]
+pub fn project_id(project: &str) -> String {
+    uuid::Uuid::new_v5(&CHAT_IDS, format!("project:{project}").as_bytes()).hyphenated().to_string()
 }
 
 /// Who asks, for the rules of sending.
@@ -148,5 +315,103 @@ pub fn authorise_send(
         (ChannelType::Group, Standing::Trusted) => Err(Refusal::ChannelNotFound),
         (ChannelType::Group, Standing::Client) if is_member => Ok(()),
         (ChannelType::Group, Standing::Client) => Err(Refusal::NotMember),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMBER: Actor = Actor::Member(Role::Member);
+    const ADMIN: Actor = Actor::Member(Role::Admin);
+    const OWNER: Actor = Actor::Member(Role::Owner);
+
+    fn code(verdict: Result<(), Refusal>) -> &'static str {
+        verdict.map_or_else(|refusal| refusal.code(), |()| "ok")
+    }
+
+    #[test]
+    fn who_may_change_the_profile_and_invite() {
+        for (actor, profile, invite, invite_to_all) in [
+            (Actor::Outsider, "not_member", "not_member", "not_member"),
+            (MEMBER, "forbidden", "forbidden", "ok"),
+            (ADMIN, "ok", "ok", "ok"),
+            (OWNER, "ok", "ok", "ok"),
+            (Actor::Trusted, "ok", "ok", "ok"),
+        ] {
+            assert_eq!(code(authorise_profile(actor)), profile, "{actor:?}");
+            assert_eq!(code(authorise_invite(actor, true)), invite, "{actor:?}");
+            assert_eq!(code(authorise_invite(actor, false)), invite_to_all, "{actor:?}");
+        }
+    }
+
+    #[test]
+    fn who_may_remove_whom() {
+        let targets = [Role::Member, Role::Admin, Role::Owner];
+        for (actor, expected) in [
+            (Actor::Outsider, ["not_member"; 3]),
+            (MEMBER, ["forbidden"; 3]),
+            (ADMIN, ["ok", "forbidden", "forbidden"]),
+            (OWNER, ["ok"; 3]),
+            (Actor::Trusted, ["ok"; 3]),
+        ] {
+            assert_eq!(targets.map(|target| code(authorise_expel(actor, target))), expected, "{actor:?}");
+        }
+    }
+
+    #[test]
+    fn roles_are_the_owners_to_give() {
+        for (actor, about_oneself, role, expected) in [
+            (Actor::Outsider, false, Role::Admin, "not_member"),
+            (MEMBER, false, Role::Admin, "forbidden"),
+            (ADMIN, true, Role::Owner, "forbidden"),
+            (OWNER, false, Role::Admin, "ok"),
+            (OWNER, false, Role::Owner, "ok"),
+            (OWNER, true, Role::Member, "invalid"),
+            (OWNER, true, Role::Owner, "ok"),
+            (Actor::Trusted, false, Role::Member, "ok"),
+        ] {
+            let verdict = code(authorise_role(actor, about_oneself, role));
+            assert_eq!(verdict, expected, "{actor:?} {about_oneself} {role:?}");
+        }
+    }
+
+    #[test]
+    fn who_may_take_back_and_edit_what() {
+        for (actor, is_own, age_s, revoke, edit) in [
+            (Actor::Outsider, true, 0, "not_member", "not_member"),
+            (MEMBER, true, 119, "ok", "ok"),
+            (MEMBER, true, 120, "too_late", "too_late"),
+            (MEMBER, false, 0, "forbidden", "forbidden"),
+            (ADMIN, false, 9_999, "ok", "forbidden"),
+            (ADMIN, true, 9_999, "ok", "too_late"),
+            (OWNER, false, 0, "ok", "forbidden"),
+            (Actor::Trusted, false, 9_999, "ok", "ok"),
+        ] {
+            assert_eq!(code(authorise_revoke(actor, is_own, age_s, 120)), revoke, "{actor:?} {is_own} {age_s}");
+            assert_eq!(code(authorise_edit(actor, is_own, age_s, 120)), edit, "{actor:?} {is_own} {age_s}");
+        }
+    }
+
+    #[test]
+    fn ownership_goes_to_the_oldest_admin_else_the_oldest_member() {
+        let (a, b, c) = (Uid::from_stored("a"), Uid::from_stored("b"), Uid::from_stored("c"));
+        let (member, admin) = (Role::Member, Role::Admin);
+        assert_eq!(heir([(&a, member), (&b, admin), (&c, admin)]), Some(&b));
+        assert_eq!(heir([(&a, member), (&c, member)]), Some(&a));
+        assert_eq!(heir([]), None);
+    }
+
+    #[test]
+    fn a_chat_id_is_the_groups_own_uuid_or_made_from_its_name() {
+        let uuid = "6f9b5f4a-2b57-4d2e-9d0e-6c1d4a53d0c1";
+        let own = ChannelKey::from_stored(uuid, ChannelType::Group);
+        assert_eq!((chat_id(&own).as_str(), alias_of(&own)), (uuid, None));
+        let upper = ChannelKey::from_stored(&uuid.to_uppercase(), ChannelType::Group);
+        assert_eq!(alias_of(&upper).as_deref(), Some(uuid));
+        let (a, b) = (Uid::from_stored("a"), Uid::from_stored("b"));
+        let pair = ChannelKey::person(&a, &b);
+        assert_eq!(alias_of(&pair), Some(chat_id(&ChannelKey::person(&b, &a))));
+        assert_ne!(chat_id(&pair), chat_id(&ChannelKey::from_stored(pair.channel_id(), ChannelType::Group)));
     }
 }

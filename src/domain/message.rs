@@ -76,6 +76,13 @@ impl Extras {
         *self == Self::default()
     }
 
+    /// About the bytes it takes in a queue and in the log.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let mentions: usize = self.mentions.iter().map(|uid| uid.as_str().len() + 8).sum();
+        16 + mentions + self.files.len() * 40
+    }
+
     /// Boxed, or `None` when it refers to nothing.
     #[must_use]
     pub fn boxed(self) -> Option<Box<Self>> {
@@ -152,6 +159,13 @@ impl Message {
     pub fn timestamp_ms(&self) -> u64 {
         self.message_id.unix_ms()
     }
+
+    /// Users whose present reaction this is, in the order in which they gave it.
+    #[must_use]
+    pub fn reacted_with(&self, reaction: Reaction) -> Vec<String> {
+        let of_kind = self.reactions.iter().filter(|reacted| reacted.reaction == reaction);
+        of_kind.map(|reacted| reacted.uid.to_string()).collect()
+    }
 }
 
 /// What became of a stored message. Its seq stays taken in every state.
@@ -165,6 +179,19 @@ pub enum MessageState {
     Revoked,
     /// Its record is damaged on disk; fields but channel and seq are empty (store.md section 2).
     Damaged,
+}
+
+impl MessageState {
+    /// The stable word of wires for why a message cannot be shown; `None`: it can.
+    #[must_use]
+    pub fn code(self) -> Option<&'static str> {
+        match self {
+            Self::Live => None,
+            Self::Expired => Some("expired"),
+            Self::Revoked => Some("revoked"),
+            Self::Damaged => Some("damaged"),
+        }
+    }
 }
 
 /// 64-bit fingerprint of (from_uid, client_msg_no). A match is a candidate only, the log record decides.

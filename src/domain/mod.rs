@@ -6,5 +6,6 @@ pub mod conversation;
 pub mod file;
 pub mod identity;
 pub mod message;
+pub mod namespace;
 pub mod refusal;
 pub mod user;

@@ -16,9 +16,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
+use super::native::answers::Asked;
 use super::native::{self, SyncAsked};
 use super::websocket::{Event, FrameReader, ReadLimits};
-use super::{Context, handshake};
+use super::{Context, features, handshake};
 use crate::clock;
 use crate::domain::channel::Standing;
 use crate::domain::message::Durability;
@@ -30,7 +31,7 @@ use crate::hub::outbox::Control;
 use crate::hub::sequencer::{PendingDraft, PendingSignal, Work};
 use crate::hub::sessions::SessionPlace;
 use crate::hub::shard::Shard;
-use crate::hub::{ConversationChanged, Reader};
+use crate::hub::{ConversationChanged, Hub, Reader};
 
 /// Bytes of messages in one history page.
 const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -457,6 +458,23 @@ impl Connection {
                     Ok(Control::Peers { client_seq, peers })
                 });
             }
+            ClientFrame::Revoke(f) => self.feature(context, shard, f.client_seq, f, features::revoke)?,
+            ClientFrame::Edit(f) => self.feature(context, shard, f.client_seq, f, features::edit)?,
+            ClientFrame::React(f) => self.feature(context, shard, f.client_seq, f, features::react)?,
+            ClientFrame::Changes(f) => self.feature(context, shard, f.client_seq, f, features::changes)?,
+            ClientFrame::ReadBy(f) => self.feature(context, shard, f.client_seq, f, features::read_by)?,
+            ClientFrame::Search(f) => self.feature(context, shard, f.client_seq, f, features::search)?,
+            ClientFrame::Flags(f) => self.feature(context, shard, f.client_seq, f, features::flags)?,
+            ClientFrame::Relation(f) => self.feature(context, shard, f.client_seq, f, features::relation)?,
+            ClientFrame::Relations(f) => self.feature(context, shard, f.client_seq, f, features::relations)?,
+            ClientFrame::Settings(f) => self.feature(context, shard, f.client_seq, f, features::settings)?,
+            ClientFrame::Group(f) => self.feature(context, shard, f.client_seq, f, features::group)?,
+            ClientFrame::Profile(f) => self.feature(context, shard, f.client_seq, f, features::profile)?,
+            ClientFrame::Members(f) => self.feature(context, shard, f.client_seq, f, features::members)?,
+            ClientFrame::Invite(f) => self.feature(context, shard, f.client_seq, f, features::invite)?,
+            ClientFrame::Expel(f) => self.feature(context, shard, f.client_seq, f, features::expel)?,
+            ClientFrame::Role(f) => self.feature(context, shard, f.client_seq, f, features::role)?,
+            ClientFrame::Leave(f) => self.feature(context, shard, f.client_seq, f, features::leave)?,
             ClientFrame::Connect(_)
             | ClientFrame::Ping(_)
             | ClientFrame::Pong(_)
@@ -464,6 +482,24 @@ impl Connection {
             | ClientFrame::Receipt(_)
             | ClientFrame::Signal(_) => {}
         }
+        Ok(())
+    }
+
+    /// Checks a frame and begins what it asks for.
+    fn feature<F, A>(
+        &self,
+        context: &Rc<Context>,
+        shard: &mut Shard,
+        client_seq: u64,
+        frame: &F,
+        begin: impl FnOnce(Asked, Hub, &F) -> Result<A, Refusal>,
+    ) -> Result<(), (u64, Refusal)>
+    where
+        A: Future<Output = Result<Bytes, Refusal>> + 'static,
+    {
+        let asked = Asked { encoding: self.encoding, uid: self.uid.clone(), client_seq };
+        let answer = begin(asked, context.hub.clone(), frame).map_err(|refusal| (client_seq, refusal))?;
+        self.answer_with(context, shard, client_seq, async move { answer.await.map(Control::Answer) });
         Ok(())
     }
 

@@ -17,9 +17,10 @@ use super::websocket::{Event, FrameReader, ReadLimits};
 use super::{Context, Stage};
 use crate::clock;
 use crate::domain::identity::Identity;
-use crate::domain::refusal::{ErrorKind, Refusal};
+use crate::domain::refusal::Refusal;
 use crate::hub::outbox::Control;
 use crate::hub::sessions::SessionPlace;
+use crate::voices;
 
 /// Bytes of one read before there is a session.
 const READ_BYTES: usize = 2 * 1024;
@@ -203,13 +204,7 @@ impl Drop for Entered {
 /// Proves the credential, registers the session and makes its first frame.
 async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_>) -> Result<Session, Fault> {
     let fault = |refusal: Refusal| {
-        let reason = match refusal.kind() {
-            ErrorKind::Unauthenticated | ErrorKind::Forbidden => CloseReason::BadCredential,
-            ErrorKind::Unavailable | ErrorKind::RateLimited => CloseReason::Draining,
-            ErrorKind::TooLarge => CloseReason::TooManyConnections,
-            ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict => CloseReason::ProtocolError,
-            ErrorKind::Internal => CloseReason::Internal,
-        };
+        let reason = voices::of(&refusal).close;
         Fault::Close(reason, Some(encoding), Some(refusal))
     };
     if context.hub.shared().is_draining() {
@@ -221,11 +216,14 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
     };
     let identity = context.credentials.identify(&context.hub, &connect.token, named.as_ref()).map_err(fault)?;
     let uid = match (identity, named) {
-        (Identity::User { uid, .. }, Some(named)) if named != uid => {
+        (Identity::User { uid, .. }, Some(named)) if named.as_str() != uid.bare() => {
             return Err(fault(Refusal::Forbidden { action: "connect as this user" }));
         }
         (Identity::User { uid, .. }, _) => uid,
-        (Identity::Key { scopes, .. }, Some(named)) if scopes.admin => named,
+        // A bound key reaches the users of its own namespace only.
+        (Identity::Key { scopes, namespace, .. }, Some(named)) if scopes.admin => {
+            Uid::in_namespace(namespace.as_deref(), named.as_str()).map_err(bad_id("uid")).map_err(fault)?
+        }
         (Identity::Key { .. }, Some(_)) => {
             return Err(fault(Refusal::Forbidden { action: "connect as a user" }));
         }

@@ -24,6 +24,7 @@ use crate::hub::inbox::Inbox;
 use crate::hub::shard::{Shard, ShardEvent};
 
 mod connection;
+mod features;
 mod handshake;
 pub mod native;
 pub mod websocket;

@@ -15,13 +15,12 @@ use super::extract::{Auth, Body, Needs, null_is_zero};
 use super::problem::Problem;
 use crate::credentials::{CredentialError, mint_api_key, mint_secret};
 use crate::domain::identity::Scopes;
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
 use crate::hub::{ApiKey, ROOT_KEY_ID};
 
 /// Longest name of a key, in bytes.
 pub const KEY_NAME_BYTES_MAX: usize = 200;
-/// Longest namespace, in bytes. A prefix of ids, so it takes room from them.
-pub const NAMESPACE_BYTES_MAX: usize = 60;
 /// Most keys. Every key is looked at for each request, and a back end needs a handful.
 pub const KEYS_MAX: usize = 1_000;
 
@@ -123,11 +122,7 @@ pub fn check_new_key(name: &str, words: &[String], namespace: Option<&str>) -> R
         return Err(Refusal::invalid("name", "holds a control character"));
     }
     if let Some(namespace) = namespace {
-        let forbidden = |c: char| c.is_control() || "@#&".contains(c);
-        if namespace.is_empty() || namespace.len() > NAMESPACE_BYTES_MAX || namespace.chars().any(forbidden) {
-            let what = format!("is not 1 to {NAMESPACE_BYTES_MAX} bytes without control characters and @ # &");
-            return Err(Refusal::invalid("namespace", what));
-        }
+        Namespace::new(namespace)?;
     }
     scopes_of(words)
 }

@@ -2,7 +2,7 @@
 //! out of the same envelope as refusals.
 
 use axum::Json;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -54,15 +54,20 @@ impl Envelope for Plain {
             retry_after_ms: problem.retry_after_ms(),
             request_id: request_id.to_owned(),
         };
-        let mut response = (status, Json(body)).into_response();
-        if let Some(ms) = problem.retry_after_ms() {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
-        }
-        if status == axum::http::StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
+        with_headers_of(problem, (status, Json(body)).into_response())
     }
+}
+
+/// Adds the headers that HTTP itself wants beside a refusal, whatever the envelope: `Retry-After` and `WWW-Authenticate`.
+#[must_use]
+pub fn with_headers_of(problem: &Problem, mut response: Response) -> Response {
+    if let Some(ms) = problem.retry_after_ms() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
+    }
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 /// Success without data, as WuKongIM says it: `{"status":200}`.

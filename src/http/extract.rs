@@ -12,8 +12,14 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::domain::channel::Standing;
 use crate::domain::identity::{Identity, Scopes};
+use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
+use crate::hub::Reader;
+
+/// The header that names a tenant (m3o.txt).
+pub const NAMESPACE_HEADER: &str = "micro-namespace";
 
 /// The body as JSON, at most `http.body_bytes_max`. An empty body is `{}`: the missing field is then named. curl's `-d`
 /// sends a form type, so the type is not looked at (design.md section 7).
@@ -52,7 +58,7 @@ fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
 }
 
 /// Reads a body up to a limit; a declared length above it is refused before a byte is read.
-async fn read_body(request: Request, max: usize) -> Result<bytes::Bytes, Problem> {
+pub(super) async fn read_body(request: Request, max: usize) -> Result<bytes::Bytes, Problem> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|n| n > max as u64) {
         return Err(Problem::BodyTooLarge { max });
@@ -158,6 +164,24 @@ impl Acting {
             Self::Trusted(uid) | Self::Own(uid) => uid,
         }
     }
+
+    /// For the rules of sending.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self {
+            Self::Trusted(_) => Standing::Trusted,
+            Self::Own(_) => Standing::Client,
+        }
+    }
+
+    /// For the rules of reading.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        match self {
+            Self::Trusted(_) => Reader::Trusted,
+            Self::Own(uid) => Reader::User(uid.clone()),
+        }
+    }
 }
 
 impl FromRequestParts<Arc<HttpState>> for Auth {
@@ -175,7 +199,7 @@ impl FromRequestParts<Arc<HttpState>> for Auth {
 
 /// The credential of a request: `Authorization: Bearer …`, the scheme in any case, or the header `token` (WuKongIM's
 /// manager token). Both together must agree.
-fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let text = |value: Option<&axum::http::HeaderValue>| -> Result<Option<String>, Problem> {
         match value.map(axum::http::HeaderValue::to_str) {
             None => Ok(None),
@@ -234,9 +258,73 @@ impl Auth {
                 Ok(Acting::Trusted(uid))
             }
             Identity::User { uid, .. } => match named {
-                Some(named) if named != uid => Err(Refusal::Forbidden { action: "act for another user" }.into()),
+                Some(named) if named.as_str() != uid.bare() => {
+                    Err(Refusal::Forbidden { action: "act for another user" }.into())
+                }
                 _ => Ok(Acting::Own(uid)),
             },
+        }
+    }
+
+    /// Whether it is an API key.
+    #[must_use]
+    pub fn is_key(&self) -> bool {
+        matches!(self, Self::Known(Identity::Key { .. }))
+    }
+
+    /// As [`Auth::acting_for`] for routes that know namespaces: `named` is a bare uid, and the namespace is the one that the
+    /// credential is bound to, else the one the header [`NAMESPACE_HEADER`] names.
+    ///
+    /// # Errors
+    /// As [`Auth::acting_for`]; `Forbidden` where the header names another namespace than the credential's.
+    pub fn acting_in(
+        &self,
+        state: &HttpState,
+        headers: &HeaderMap,
+        field: &'static str,
+        named: &str,
+        needs: Needs,
+    ) -> Result<Acting, Problem> {
+        let asked = namespace_asked(headers)?;
+        let checked = |namespace: &Namespace| namespace.uid(named).map_err(|e| Refusal::invalid(field, e));
+        let identity = match self {
+            Self::Known(identity) => identity.clone(),
+            Self::Shared { .. } if named.is_empty() => return Err(Refusal::invalid(field, "is needed").into()),
+            Self::Shared { credential } => {
+                let named = checked(&Namespace::chosen(None, asked)?)?;
+                state.credentials.identify(&state.hub, credential, Some(&named))?
+            }
+        };
+        match identity {
+            Identity::Key { scopes, namespace, .. } => {
+                let namespace = key_namespace(scopes, namespace.as_deref(), asked, needs)?;
+                if named.is_empty() {
+                    return Err(Refusal::invalid(field, "is needed").into());
+                }
+                Ok(Acting::Trusted(checked(&namespace)?))
+            }
+            Identity::User { uid, .. } => {
+                if asked.is_some_and(|asked| uid.namespace() != Some(asked)) {
+                    return Err(Refusal::Forbidden { action: "name another namespace than its own" }.into());
+                }
+                if !named.is_empty() && named != uid.bare() {
+                    return Err(Refusal::Forbidden { action: "act for another user" }.into());
+                }
+                Ok(Acting::Own(uid))
+            }
+        }
+    }
+
+    /// Lets API keys with the scope pass, and nobody else; answers the namespace they speak in, as [`Auth::acting_in`].
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn key_in(&self, headers: &HeaderMap, needs: Needs) -> Result<Namespace, Problem> {
+        match self {
+            Self::Known(Identity::Key { scopes, namespace, .. }) => {
+                key_namespace(*scopes, namespace.as_deref(), namespace_asked(headers)?, needs)
+            }
+            _ => Err(Refusal::Forbidden { action: needs.action() }.into()),
         }
     }
 
@@ -250,6 +338,18 @@ impl Auth {
             _ => Err(Refusal::Forbidden { action: needs.action() }.into()),
         }
     }
+}
+
+/// What the header asks for; `None`: nothing, or an empty text.
+fn namespace_asked(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(NAMESPACE_HEADER) else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|e| Problem::malformed("micro-namespace", e))?.trim();
+    Ok((!text.is_empty()).then_some(text))
+}
+
+fn key_namespace(scopes: Scopes, bound: Option<&str>, asked: Option<&str>, needs: Needs) -> Result<Namespace, Problem> {
+    let namespace = Namespace::chosen(bound, asked)?;
+    if needs.of(scopes) { Ok(namespace) } else { Err(Refusal::Forbidden { action: needs.action() }.into()) }
 }
 
 fn check_key(scopes: Scopes, namespace: Option<&str>, needs: Needs) -> Result<(), Problem> {

@@ -2,11 +2,93 @@
 //! messages, and the conversion from the domain's.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
+use bytes::Bytes;
+use protocol::ids::{FileId, MessageId, Uid};
+use protocol::native::NUMBER_MAX;
+use serde::de::{Deserialize, Deserializer};
+use serde::{Deserialize as Deserializes, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::message::{Message, MessageState};
+use super::problem::Problem;
+use crate::domain::message::{Extras, FILES_MAX, MENTIONS_MAX, Message, Reaction};
+use crate::domain::refusal::Refusal;
+
+/// Standard base64 with or without padding.
+const PAYLOAD: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+);
+
+/// Reads the content of a message.
+///
+/// # Errors
+/// `Invalid`: no base64, or nothing in it.
+pub fn payload_of(text: &str) -> Result<Bytes, Problem> {
+    let payload = PAYLOAD.decode(text).map_err(|e| Refusal::invalid("payload", format_args!("is not base64: {e}")))?;
+    if payload.is_empty() {
+        return Err(Refusal::invalid("payload", "is needed").into());
+    }
+    Ok(Bytes::from(payload))
+}
+
+/// A message_id as a number, or as text for callers whose numbers lose digits; `null` and `""`: none.
+///
+/// # Errors
+/// Anything else.
+pub fn message_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserializes)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Text(String),
+    }
+    match Option::<Either>::deserialize(deserializer)? {
+        None => Ok(0),
+        Some(Either::Number(number)) => Ok(number),
+        Some(Either::Text(text)) if text.is_empty() => Ok(0),
+        Some(Either::Text(text)) => {
+            text.parse().map_err(|_| serde::de::Error::custom(format_args!("{text:?} is not a message_id")))
+        }
+    }
+}
+
+/// What a message refers to, as a request names it. Repeats collapse.
+///
+/// # Errors
+/// `TooMany`, `Invalid` or `Malformed` naming the field.
+pub fn extras_of(
+    reply_to: u64,
+    mentions: &[String],
+    mention_all: bool,
+    files: &[String],
+) -> Result<Option<Box<Extras>>, Problem> {
+    if mentions.len() > MENTIONS_MAX {
+        return Err(Refusal::TooMany { what: "mentions", max: MENTIONS_MAX }.into());
+    }
+    if files.len() > FILES_MAX {
+        return Err(Refusal::TooMany { what: "files", max: FILES_MAX }.into());
+    }
+    if reply_to > NUMBER_MAX {
+        return Err(Refusal::invalid("reply_to", "is not a message_id").into());
+    }
+    let reply_to = (reply_to > 0).then(|| MessageId::new(reply_to));
+    let mut extras = Extras { reply_to, mention_all, ..Extras::default() };
+    for (i, text) in mentions.iter().enumerate() {
+        let uid = Uid::new(text).map_err(|e| Problem::malformed(format!("mentions[{i}]"), e))?;
+        if !extras.mentions.contains(&uid) {
+            extras.mentions.push(uid);
+        }
+    }
+    for (i, text) in files.iter().enumerate() {
+        let file = FileId::new(text).map_err(|e| Problem::malformed(format!("files[{i}]"), e))?;
+        if !extras.files.contains(&file) {
+            extras.files.push(file);
+        }
+    }
+    Ok(extras.boxed())
+}
 
 /// The header flags, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -52,12 +134,38 @@ pub struct MessageBody {
     /// `expired`, `revoked` or `damaged`; absent for a message as sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
+    /// message_id of the message it answers or quotes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<u64>,
+    /// Users it mentions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<String>,
+    /// It mentions every member. Absent: it does not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mention_all: bool,
+    /// Files it carries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Version of its last edit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edited: Option<u64>,
+    /// Who likes it, in the order they said so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub likes: Vec<String>,
+    /// Who dislikes it, in the order they said so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dislikes: Vec<String>,
 }
 
 impl MessageBody {
     /// The message as `asker` sees it.
     #[must_use]
     pub fn seen_by(asker: &str, message: &Message) -> Self {
+        let extras = message.extras.as_deref();
+        let reacted = |reaction: Reaction| {
+            let of_kind = message.reactions.iter().filter(move |reacted| reacted.reaction == reaction);
+            of_kind.map(|reacted| reacted.uid.as_str().to_owned()).collect()
+        };
         Self {
             header: HeaderBody {
                 no_persist: u8::from(message.flags.no_persist),
@@ -76,12 +184,14 @@ impl MessageBody {
             expire: message.expire_s,
             timestamp: message.timestamp_ms() / 1_000,
             payload: STANDARD.encode(&message.payload),
-            state: match message.state {
-                MessageState::Live => None,
-                MessageState::Expired => Some("expired"),
-                MessageState::Revoked => Some("revoked"),
-                MessageState::Damaged => Some("damaged"),
-            },
+            state: message.state.code(),
+            reply_to: extras.and_then(|extras| extras.reply_to).map(MessageId::get),
+            mentions: extras.map_or_else(Vec::new, |extras| extras.mentions.iter().map(ToString::to_string).collect()),
+            mention_all: extras.is_some_and(|extras| extras.mention_all),
+            files: extras.map_or_else(Vec::new, |extras| extras.files.iter().map(ToString::to_string).collect()),
+            edited: (message.edited.get() > 0).then_some(message.edited.get()),
+            likes: reacted(Reaction::Like),
+            dislikes: reacted(Reaction::Dislike),
         }
     }
 }
@@ -92,7 +202,7 @@ mod tests {
     use protocol::ids::{ChannelKey, ClientMsgNo, MessageSeq, Uid, Version};
 
     use super::*;
-    use crate::domain::message::MessageFlags;
+    use crate::domain::message::{MessageFlags, MessageState, Reacted};
 
     #[test]
     fn a_message_has_the_shape_of_the_document() {
@@ -132,6 +242,27 @@ mod tests {
             })
         );
         assert_eq!(MessageBody::seen_by("bob", &message).channel_id, "alice");
+        let talked_about = Message {
+            extras: extras_of(7, &["bob".into(), "bob".into()], true, &["ab-1".into()]).expect("valid"),
+            edited: Version::new(9),
+            reactions: vec![
+                Reacted { uid: Uid::from_stored("eve"), reaction: Reaction::Dislike },
+                Reacted { uid: Uid::from_stored("bob"), reaction: Reaction::Like },
+            ],
+            ..message.clone()
+        };
+        let json = serde_json::to_value(MessageBody::seen_by("alice", &talked_about)).expect("serializes");
+        for (field, expected) in [
+            ("reply_to", serde_json::json!(7)),
+            ("mentions", serde_json::json!(["bob"])),
+            ("mention_all", serde_json::json!(true)),
+            ("files", serde_json::json!(["ab-1"])),
+            ("edited", serde_json::json!(9)),
+            ("likes", serde_json::json!(["bob"])),
+            ("dislikes", serde_json::json!(["eve"])),
+        ] {
+            assert_eq!(json[field], expected, "{field}");
+        }
         let gone = Message { state: MessageState::Expired, payload: Bytes::new(), topic: "t".into(), ..message };
         let json = serde_json::to_value(MessageBody::seen_by("bob", &gone)).expect("serializes");
         assert_eq!((&json["state"], &json["payload"], &json["topic"]), (&"expired".into(), &"".into(), &"t".into()));

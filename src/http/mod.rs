@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -26,12 +26,17 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 
 pub mod admin;
+pub mod caller;
 pub mod dialects;
 pub mod envelope;
 pub mod extract;
+pub mod features;
+pub mod files;
+pub mod loose;
 pub mod message;
 pub mod names;
 pub mod ops;
+pub mod pages;
 pub mod problem;
 pub mod reference;
 mod server;
@@ -48,6 +53,8 @@ pub const VERSION_HEADER: HeaderName = HeaderName::from_static("x-chinwag-versio
 pub const RESET_HEADER: HeaderName = HeaderName::from_static("x-chinwag-reset");
 /// Longest request id taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+/// How many times `http.request_timeout_ms` an upload may take: an hour by default.
+const UPLOAD_TIMEOUTS_MAX: u32 = 120;
 
 /// What handlers work with.
 pub struct HttpState {
@@ -61,6 +68,7 @@ pub struct HttpState {
     pub(crate) body_bytes_max: usize,
     pub(crate) connections_max: usize,
     request_timeout: Duration,
+    relation_http_errors: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) root_key: RootKeySource,
     /// The API's document as JSON, made once.
@@ -85,6 +93,7 @@ impl HttpState {
             body_bytes_max: config.http.body_bytes_max,
             connections_max: config.http.connections_max,
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
+            relation_http_errors: config.relation.http_errors,
             data_dir: config.data_dir.clone(),
             root_key,
             document: openapi().to_json().map(bytes::Bytes::from).unwrap_or_default(),
@@ -95,8 +104,14 @@ impl HttpState {
 /// All routes with their documentation. A dialect is one line here.
 fn routes() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(ops::document())
+        .merge(dialects::chats::routes())
         .merge(dialects::conversation::routes())
+        .merge(dialects::m3o::routes())
+        .merge(dialects::relation::routes())
+        .merge(dialects::threads::routes())
+        .merge(files::routes())
         .merge(reference::routes())
+        .merge(features::routes())
         .merge(admin::routes())
         .merge(ops::routes())
 }
@@ -129,8 +144,15 @@ fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::any())
         .allow_headers(AllowHeaders::mirror_request())
-        .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
-        .expose_headers(ExposeHeaders::list([REQUEST_ID, VERSION_HEADER, RESET_HEADER]))
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]))
+        .expose_headers(ExposeHeaders::list([
+            REQUEST_ID,
+            VERSION_HEADER,
+            RESET_HEADER,
+            header::CONTENT_RANGE,
+            header::CONTENT_DISPOSITION,
+            header::ETAG,
+        ]))
         .max_age(Duration::from_secs(86_400))
 }
 
@@ -142,8 +164,18 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 
 /// The class of a path: the label of metrics, with few values.
 fn class_of(path: &str) -> &'static str {
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    match first {
+    let mut parts = path.trim_start_matches('/').split('/');
+    match parts.next().unwrap_or_default() {
+        "api" => match (parts.next(), parts.next()) {
+            (Some("v1"), Some("chat")) => "threads",
+            (Some("v1"), Some("files")) => "files",
+            (Some("v1"), Some("auth" | "message" | "chats" | "requests" | "groups" | "settings" | "contacts")) => {
+                "relation"
+            }
+            _ => "unknown",
+        },
+        "chats" => "chats",
+        "chat" => "m3o",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
         "channel" => "channel",
@@ -154,9 +186,16 @@ fn class_of(path: &str) -> &'static str {
     }
 }
 
-/// The voice of a path. Every path speaks the same one until dialects with their own come.
-fn voice_of(_path: &str) -> &'static dyn Envelope {
-    &Plain
+/// The voice of a path, by its class.
+fn voice_of(state: &HttpState, class: &str, path: &str) -> &'static dyn Envelope {
+    match class {
+        "chats" => &dialects::chats::Voice,
+        "threads" => &dialects::threads::Voice,
+        "m3o" => dialects::m3o::voice_of(path),
+        "relation" if state.relation_http_errors => &dialects::relation::IN_STATUS,
+        "relation" => &dialects::relation::IN_BODY,
+        _ => &Plain,
+    }
 }
 
 /// Everything that holds for all requests: id, span, time limit, the envelope of what failed, metrics.
@@ -164,7 +203,11 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
     let began = Instant::now();
     let request_id = request_id(&request);
     let path = request.uri().path();
-    let (route, voice) = (class_of(path), voice_of(path));
+    let route = class_of(path);
+    let voice = voice_of(&state, route, path);
+    // An upload takes as long as its bytes do; its handler bounds their silence instead.
+    let is_upload = route == "files" && request.method() == Method::POST;
+    let timeout = if is_upload { state.request_timeout * UPLOAD_TIMEOUTS_MAX } else { state.request_timeout };
     let span = tracing::info_span!(
         "request",
         request.id = request_id.to_str().unwrap_or_default(),
@@ -172,7 +215,7 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
         route,
     );
     async {
-        let mut response = match tokio::time::timeout(state.request_timeout, next.run(request)).await {
+        let mut response = match tokio::time::timeout(timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::TimedOut.into_response(),
         };
@@ -180,11 +223,13 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
             state.metrics.refused(problem.code());
             log_problem(&problem);
             let rendered = voice.problem(&problem, request_id.to_str().unwrap_or_default());
-            // A 405 lists the methods there are.
-            let allow = response.headers().get(axum::http::header::ALLOW).cloned();
+            // A 405 lists the methods there are, a 416 says how much there is.
+            let kept = [header::ALLOW, header::CONTENT_RANGE].map(|name| (response.headers_mut().remove(&name), name));
             response = rendered;
-            if let Some(allow) = allow {
-                response.headers_mut().insert(axum::http::header::ALLOW, allow);
+            for (value, name) in kept {
+                if let Some(value) = value {
+                    response.headers_mut().insert(name, value);
+                }
             }
         }
         let elapsed_ms = began.elapsed().as_secs_f64() * 1_000.0;

@@ -44,10 +44,18 @@ pub fn channel_by_name(channel_id: &str, channel_type: ChannelType) -> Result<Ch
 /// # Errors
 /// `Malformed` naming the entry.
 pub fn members_of(subscribers: &[String]) -> Result<Vec<Uid>, Problem> {
-    let mut seen = HashSet::with_capacity(subscribers.len());
-    let mut uids = Vec::with_capacity(subscribers.len());
-    for (i, text) in subscribers.iter().enumerate() {
-        let uid = Uid::new(text).map_err(|e| Problem::malformed(format!("subscribers[{i}]"), e))?;
+    users_of("subscribers", subscribers)
+}
+
+/// Checks a list of users that stood in `field`; the error says which entry. Repeats are dropped, the order kept.
+///
+/// # Errors
+/// `Malformed` naming the entry.
+pub fn users_of(field: &str, users: &[String]) -> Result<Vec<Uid>, Problem> {
+    let mut seen = HashSet::with_capacity(users.len());
+    let mut uids = Vec::with_capacity(users.len());
+    for (i, text) in users.iter().enumerate() {
+        let uid = Uid::new(text).map_err(|e| Problem::malformed(format!("{field}[{i}]"), e))?;
         if seen.insert(uid.clone()) {
             uids.push(uid);
         }

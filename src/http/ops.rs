@@ -96,7 +96,7 @@ async fn readyz(State(state): State<Arc<HttpState>>) -> Response {
 /// Needs an API key with the scope read.
 #[utoipa::path(
     get, path = "/metrics", tag = "operations",
-    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = ErrorBody))
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"), (status = "default", body = ErrorBody))
 )]
 async fn metrics(State(state): State<Arc<HttpState>>, auth: Auth) -> Result<Response, Problem> {
     auth.key_with(Needs::Read)?;
@@ -108,7 +108,7 @@ async fn metrics(State(state): State<Arc<HttpState>>, auth: Auth) -> Result<Resp
 /// This document.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "operations", security(()),
-    responses((status = 200, body = String, content_type = "application/json"))
+    responses((status = 200, body = Object, content_type = "application/json"))
 )]
 async fn openapi(State(state): State<Arc<HttpState>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], state.document.clone()).into_response()

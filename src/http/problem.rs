@@ -1,13 +1,15 @@
 //! What can be wrong with a request, before anybody has said how to say it.
 //!
-//! Owns [`Problem`] and its HTTP status. Refuses to know envelopes: a handler answers a problem, the middleware
+//! Owns [`Problem`]; how it is said is a row of [`crate::voices`]. Refuses to know envelopes: a handler answers a problem, the middleware
 //! `super::edge` gives it the voice of the request's dialect. Invariant: every answer that is no success carries a
 //! `Problem` in its extensions until the edge has rendered it.
 
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_RANGE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::domain::refusal::{ErrorKind, Refusal};
+use crate::domain::refusal::Refusal;
+use crate::voices::{self, Voice};
 
 /// A request that was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,13 @@ pub enum Problem {
         /// What is wrong with it.
         reason: String,
     },
+    /// The credential opens nothing, and says of itself that its time is over.
+    CredentialExpired,
+    /// The header that names the application (`ApiKey` of relation.txt) is missing, or names none.
+    ApplicationUnknown {
+        /// Whether there was one.
+        given: bool,
+    },
     /// The body is larger than the limit.
     BodyTooLarge {
         /// The limit.
@@ -28,6 +37,11 @@ pub enum Problem {
     },
     /// The body ended early or was not sent in time.
     BodyBroken,
+    /// The range asked for lies beyond the end.
+    RangeNotSatisfiable {
+        /// Bytes there are.
+        size: u64,
+    },
     /// No route has this path.
     NoSuchPath,
     /// The path has no such method.
@@ -51,33 +65,35 @@ impl Problem {
         Self::Malformed { field: field.into(), reason: reason.to_string() }
     }
 
+    /// How every dialect says it.
+    #[must_use]
+    pub fn voice(&self) -> Voice {
+        match self {
+            Self::Refused(refusal) => voices::of(refusal),
+            Self::Malformed { .. } => voices::MALFORMED,
+            Self::CredentialExpired => voices::CREDENTIAL_EXPIRED,
+            Self::ApplicationUnknown { .. } => voices::APPLICATION_UNKNOWN,
+            Self::BodyTooLarge { .. } => voices::BODY_TOO_LARGE,
+            Self::BodyBroken => voices::BODY_BROKEN,
+            Self::RangeNotSatisfiable { .. } => voices::RANGE_NOT_SATISFIABLE,
+            Self::NoSuchPath => voices::NO_SUCH_PATH,
+            Self::MethodNotAllowed => voices::METHOD_NOT_ALLOWED,
+            Self::TimedOut => voices::TIMED_OUT,
+            Self::Panicked => voices::INTERNAL,
+        }
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Refused(refusal) => status_of(refusal.kind()),
-            Self::Malformed { .. } | Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoSuchPath => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        // Every status of the table is one; a test looks at all of them.
+        StatusCode::from_u16(self.voice().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The stable code; for refusals that of the native wire.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Refused(refusal) => refusal.code(),
-            Self::Malformed { .. } => "invalid",
-            Self::BodyTooLarge { .. } => "too_large",
-            Self::BodyBroken => "body_broken",
-            Self::NoSuchPath => "no_such_path",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::TimedOut => "timed_out",
-            Self::Panicked => "internal",
-        }
+        self.voice().native
     }
 
     /// What the caller reads.
@@ -86,8 +102,12 @@ impl Problem {
         match self {
             Self::Refused(refusal) => refusal.to_string(),
             Self::Malformed { field, reason } => format!("{field}: {reason}"),
+            Self::CredentialExpired => "the credential has expired".into(),
+            Self::ApplicationUnknown { given: false } => "the header ApiKey is needed".into(),
+            Self::ApplicationUnknown { given: true } => "the ApiKey is not known".into(),
             Self::BodyTooLarge { max } => format!("the body is larger than {max} bytes"),
             Self::BodyBroken => "the body ended before it was complete".into(),
+            Self::RangeNotSatisfiable { size } => format!("the range lies beyond the end, there are {size} bytes"),
             Self::NoSuchPath => "no such path, see /openapi.json".into(),
             Self::MethodNotAllowed => "this path does not take this method, see /openapi.json".into(),
             Self::TimedOut => "the request took too long; what it began may still be carried out".into(),
@@ -117,26 +137,15 @@ impl Problem {
     }
 }
 
-/// The HTTP status of a class of refusals.
-#[must_use]
-pub fn status_of(kind: ErrorKind) -> StatusCode {
-    match kind {
-        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
-        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
-        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
-        ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::Conflict => StatusCode::CONFLICT,
-        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
 impl IntoResponse for Problem {
     /// A bare status with the problem in the extensions; `super::edge` fills the body.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
+        if let Self::RangeNotSatisfiable { size } = self
+            && let Ok(value) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            response.headers_mut().insert(CONTENT_RANGE, value);
+        }
         response.extensions_mut().insert(self);
         response
     }

@@ -1,12 +1,16 @@
-//! Changes of a channel: what a back end's request means as records (wukongim-http.md section 4, recommendations 20 to 22).
+//! Changes of a channel: what a request means as records (wukongim-http.md section 4, recommendations 20 to 22; groups as
+//! users make them). Who may what is `domain::channel`'s.
 
 use std::collections::HashSet;
 
 use protocol::ids::{ChannelKey, ChannelType, Uid};
 
-use crate::domain::channel::ChannelSettings;
+use super::Reader;
+use crate::domain::channel::{ChannelProfile, ChannelSettings, Role, alias_of, heir};
 use crate::domain::refusal::Refusal;
-use crate::store::{ChannelInfo, Record, Store, StoreError};
+use crate::store::{ChannelInfo, ChannelNo, Record, Store, StoreError};
+
+mod members;
 
 /// A change of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +31,88 @@ pub enum AdminOp {
     },
     /// Ends the channel: members go, messages stay, sends are refused until it is put again.
     Disband,
+    /// Makes a group with everything it begins with. One that exists stays as it is.
+    Create {
+        /// Its owner, a member too.
+        owner: Option<Uid>,
+        /// Its members.
+        members: Vec<Uid>,
+        /// Its profile.
+        profile: Box<ChannelProfile>,
+    },
+    /// Replaces the profile.
+    Profile {
+        /// Who asks.
+        actor: Reader,
+        /// All of it but the creator.
+        profile: Box<ChannelProfile>,
+    },
+    /// Adds members. Who is one already stays as is.
+    Invite {
+        /// Who asks.
+        actor: Reader,
+        /// Whom.
+        uids: Vec<Uid>,
+    },
+    /// Removes members. Who is none is skipped.
+    Expel {
+        /// Who asks.
+        actor: Reader,
+        /// Whom; oneself: leaves.
+        uids: Vec<Uid>,
+    },
+    /// Sets what a member may do.
+    Role {
+        /// Who asks.
+        actor: Reader,
+        /// About whom.
+        uid: Uid,
+        /// The role.
+        role: Role,
+    },
+}
+
+impl AdminOp {
+    /// About the bytes it takes while it waits.
+    pub fn bytes(&self) -> usize {
+        let names = |uids: &[Uid]| uids.iter().map(|uid| uid.as_str().len() + 16).sum::<usize>();
+        64 + match self {
+            Self::Put { members: uids, .. }
+            | Self::RemoveMembers { uids }
+            | Self::Create { members: uids, .. }
+            | Self::Invite { uids, .. }
+            | Self::Expel { uids, .. } => names(uids),
+            Self::Disband | Self::Profile { .. } | Self::Role { .. } => 0,
+        }
+    }
+}
+
+/// The records that make a channel: its number and, where its chat id is not its own id, the alias that finds it.
+pub fn created(channel: ChannelNo, key: &ChannelKey) -> impl Iterator<Item = Record> {
+    std::iter::once(Record::ChannelCreated { channel, key: key.clone() }).chain(alias(channel, key))
+}
+
+/// The alias by which a channel's chat id finds it, where its own id is another.
+pub fn alias(channel: ChannelNo, key: &ChannelKey) -> Option<Record> {
+    alias_of(key).map(|alias| Record::Alias { alias, channel })
+}
+
+/// The record that keeps a group led when its owner is among those who go. As many rows as the members fill, only then.
+fn succession(store: &dyn Store, channel: ChannelNo, leaving: &HashSet<&Uid>) -> Result<Option<Record>, StoreError> {
+    let members = store.memberships(channel)?;
+    if !members.iter().any(|(uid, membership)| membership.role == Role::Owner && leaving.contains(uid)) {
+        return Ok(None);
+    }
+    let rest = members.iter().filter(|(uid, _)| !leaving.contains(uid));
+    let heir = heir(rest.map(|(uid, membership)| (uid, membership.role)));
+    Ok(heir.map(|uid| Record::MemberRole { channel, uid: uid.clone(), role: Role::Owner }))
 }
 
 /// The records of a change, in order; none when nothing changes. Blocking.
 ///
 /// # Errors
 /// The outer result is the store's; the inner one the rules': members of a person channel, too many members, a channel
-/// that does not exist.
+/// that does not exist, an actor who may not.
 pub fn plan_admin(
     store: &dyn Store,
     key: &ChannelKey,
@@ -52,7 +131,7 @@ pub fn plan_admin(
                 Some(info) => info.channel,
                 None => {
                     let channel = store.reserve_channel_no();
-                    records.push(Record::ChannelCreated { channel, key: key.clone() });
+                    records.extend(created(channel, key));
                     channel
                 }
             };
@@ -79,6 +158,7 @@ pub fn plan_admin(
                 return Ok(Err(Refusal::TooMany { what: "members", max: members_max }));
             }
             if !removed.is_empty() {
+                records.extend(succession(store, channel, &removed.iter().collect())?);
                 records.push(Record::MembersRemoved { channel, delete_floor: head_seq, uids: removed });
             }
             if !added.is_empty() {
@@ -89,12 +169,19 @@ pub fn plan_admin(
             let Some(info) = info else { return Ok(Err(Refusal::ChannelNotFound)) };
             let mut removed = Vec::new();
             let mut seen = HashSet::new();
+            let mut owner_goes = false;
             for uid in uids {
-                if seen.insert(uid) && store.membership(info.channel, uid)?.is_some() {
+                if seen.insert(uid)
+                    && let Some(membership) = store.membership(info.channel, uid)?
+                {
+                    owner_goes |= membership.role == Role::Owner;
                     removed.push(uid.clone());
                 }
             }
             if !removed.is_empty() {
+                if owner_goes {
+                    records.extend(succession(store, info.channel, &removed.iter().collect())?);
+                }
                 records.push(Record::MembersRemoved { channel: info.channel, delete_floor: head_seq, uids: removed });
             }
         }
@@ -108,6 +195,15 @@ pub fn plan_admin(
             if !members.is_empty() {
                 records.push(Record::MembersRemoved { channel: info.channel, delete_floor: head_seq, uids: members });
             }
+        }
+        AdminOp::Create { owner, members, profile } => {
+            if info.is_some() {
+                return Ok(Ok(records));
+            }
+            return Ok(members::plan_create(store, key, owner.as_ref(), members, profile, members_max));
+        }
+        AdminOp::Profile { .. } | AdminOp::Invite { .. } | AdminOp::Expel { .. } | AdminOp::Role { .. } => {
+            return members::plan_change(store, key, info, head_seq, op, members_max);
         }
     }
     Ok(Ok(records))

@@ -7,6 +7,7 @@
 //! Invariants: ack-means-stored (outcomes leave after [`Store::commit`] returned); one-order (lots and their news leave in
 //! commit order). After a failed lot the epoch rises: what was numbered before is refused here, and lanes start over.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, MessageSeq, Version};
 use tokio::sync::oneshot;
 
-use super::delivery::{Change, ConversationChange, Delivered, Delivery, LotNews, News};
+use super::delivery::{Change, ChannelChange, ConversationChange, Delivered, Delivery, LotNews, MessageChange, News};
 use super::sessions::SessionPlace;
 use super::shard::{Acked, LaneDone, ShardEvent, ShardHandle};
 use crate::domain::message::Durability;
@@ -111,6 +112,40 @@ pub struct Submission {
     pub waiter: Waiter,
 }
 
+/// How often users decided something that lanes may have cached, by a hash of the user: a lane asks the store again when
+/// the number it cached under is another one. The committer counts after a decision is readable and before it is answered,
+/// so what was promised is never judged by what was cached.
+#[derive(Debug)]
+pub struct Policies {
+    counts: Box<[AtomicU64; POLICY_SLOTS]>,
+    hasher: foldhash::fast::FixedState,
+}
+
+/// Users share a slot by hash: a decision makes the lanes towards some 1 in so many users ask again.
+const POLICY_SLOTS: usize = 1024;
+
+impl Default for Policies {
+    fn default() -> Self {
+        let counts = Box::new([const { AtomicU64::new(0) }; POLICY_SLOTS]);
+        Self { counts, hasher: foldhash::fast::FixedState::with_seed(0x706f_6c69_6379) }
+    }
+}
+
+impl Policies {
+    fn slot(&self, uid: &str) -> &AtomicU64 {
+        &self.counts[(self.hasher.hash_one(uid) % POLICY_SLOTS as u64) as usize]
+    }
+
+    /// What decisions of this user are cached under now. Take it before the store is read.
+    pub fn of(&self, uid: &str) -> u64 {
+        self.slot(uid).load(Ordering::Acquire)
+    }
+
+    fn changed(&self, uid: &str) {
+        self.slot(uid).fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// Bounds of lots and of the queue before them.
 #[derive(Debug, Clone, Copy)]
 pub struct CommitLimits {
@@ -137,6 +172,7 @@ pub struct CommitQueue {
     epoch: AtomicU64,
     alive: AtomicBool,
     limits: CommitLimits,
+    policies: Policies,
 }
 
 impl CommitQueue {
@@ -149,6 +185,7 @@ impl CommitQueue {
             epoch: AtomicU64::new(0),
             alive: AtomicBool::new(true),
             limits,
+            policies: Policies::default(),
         }
     }
 
@@ -160,6 +197,11 @@ impl CommitQueue {
     /// The epoch lanes number in.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// What users decided, for caches.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Whether the committer's thread runs.
@@ -255,6 +297,14 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
                 metrics.lots.inc();
                 metrics.lot_records.observe(commits.iter().map(|c| c.records.len()).sum::<usize>() as f64);
                 metrics.commit_us.observe(begun.elapsed().as_secs_f64() * 1e6);
+                for record in commits.iter().flat_map(|commit| &commit.records) {
+                    if let Record::UserSettings { uid, .. }
+                    | Record::Relation { uid, .. }
+                    | Record::ConversationFlags { uid, .. } = record
+                    {
+                        queue.policies.changed(uid.as_str());
+                    }
+                }
                 announce(&mut lot, &mut commits, &versions, shards);
             }
             Err(error) => {
@@ -436,18 +486,32 @@ fn change_of(record: Record, key: &ChannelKey, version: Version, unread_after: (
             Some(Change::Conversation { key, uid, version, what: ConversationChange::Deleted { delete_floor } })
         }
         Record::MessagesExpired { channel, seqs } => Some(Change::MessagesChanged { channel, key, seqs, version }),
+        Record::MessageRevoked { channel, seq, by } => {
+            Some(Change::MessageChanged { channel, key, seq, version, what: MessageChange::Revoked { by } })
+        }
+        Record::MessageEdited { channel, seq, by, payload, extras } => {
+            let what = MessageChange::Edited { by, payload, extras };
+            Some(Change::MessageChanged { channel, key, seq, version, what })
+        }
+        Record::MessageReacted { channel, seq, uid, reaction } => {
+            let what = MessageChange::Reacted { uid, reaction };
+            Some(Change::MessageChanged { channel, key, seq, version, what })
+        }
+        Record::MemberRole { channel, uid, role } => {
+            Some(Change::Channel { channel, key, version, what: ChannelChange::Role { uid, role } })
+        }
+        Record::ChannelProfile { channel, profile } => {
+            Some(Change::Channel { channel, key, version, what: ChannelChange::Profile(profile) })
+        }
+        Record::ConversationFlags { uid, flags, .. } => {
+            Some(Change::Conversation { key, uid, version, what: ConversationChange::Flags { flags } })
+        }
         Record::Message(_)
         | Record::ChannelSettings { .. }
         | Record::UserCreated { .. }
         | Record::UserToken { .. }
         | Record::ApiKey(_)
         | Record::Alias { .. }
-        | Record::MessageRevoked { .. }
-        | Record::MessageEdited { .. }
-        | Record::MessageReacted { .. }
-        | Record::MemberRole { .. }
-        | Record::ChannelProfile { .. }
-        | Record::ConversationFlags { .. }
         | Record::UserSettings { .. }
         | Record::Relation { .. }
         | Record::File(_)

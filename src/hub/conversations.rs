@@ -10,14 +10,17 @@
 
 use std::error::Error;
 
-use protocol::ids::{ChannelKey, ChannelType, Uid};
+use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
 
+use super::Reader;
+use crate::domain::channel::{Membership, Role};
 use crate::domain::conversation::{ConversationState, LastOwn, is_note_to_self};
 use crate::domain::refusal::{ErrorKind, Refusal};
 use crate::store::{ChannelInfo, ChannelNo, Store, StoreError};
 
 mod history;
 mod positions;
+mod span;
 mod sync;
 
 pub use history::{
@@ -28,9 +31,12 @@ pub use positions::{
     EXPLAIN_LIMIT_MAX, Judged, Planned, ReadBy, UnreadExplained, explain_unread, plan_clear_unread, plan_delete,
     plan_read, plan_set_unread,
 };
+pub use span::{Span, span};
 pub use sync::{
-    LOOK_BACK_MAX, MSG_COUNT_MAX, Page, PageAfter, RECENTS_BYTES_MAX, SyncAnswer, SyncPlan, SyncRequest, SyncRow, sync,
+    CHANGED_MAX, LOOK_BACK_MAX, MSG_COUNT_MAX, Page, PageAfter, RECENTS_BYTES_MAX, SyncAnswer, SyncPlan, SyncRequest,
+    SyncRow, sync,
 };
+pub(super) use sync::{facts_of, last_shown};
 
 /// When a request is to be tried again after the store could not answer: long enough for a reload of state.
 const STORE_RETRY_AFTER_MS: u32 = 1_000;
@@ -52,7 +58,7 @@ pub(crate) fn refuse(error: StoreError) -> Refusal {
 }
 
 /// A channel as one user stands to it.
-enum Standing {
+pub(super) enum Standing {
     /// The user is a member.
     Member { info: Box<ChannelInfo>, state: ConversationState },
     /// Nobody has written in it yet and the user is a member by its name: both of a pair, the visitor of a customer service
@@ -70,8 +76,41 @@ fn is_member_by_name(uid: &Uid, key: &ChannelKey) -> bool {
     }
 }
 
+/// Who is a member of a channel nobody has written in yet, by its name; `since` is zero.
+pub(super) fn members_by_name(key: &ChannelKey) -> Vec<(Uid, Membership)> {
+    let mut uids: Vec<Uid> = key.pair().into_iter().flat_map(|(a, b)| [a, b]).chain(key.visitor()).collect();
+    uids.sort();
+    uids.dedup();
+    let membership = Membership { role: Role::Member, join_floor: 0, since: Version::ZERO };
+    uids.into_iter().map(|uid| (uid, membership)).collect()
+}
+
+/// The channel as whoever asks may read it, with a user's own state; `None`: nobody has written in it yet, and the asker is
+/// a member by its name. Three rows at most.
+///
+/// # Errors
+/// `NotMember` for a user; `ChannelNotFound` for a back end; the store.
+pub(super) fn readable(
+    store: &dyn Store,
+    reader: &Reader,
+    key: &ChannelKey,
+) -> Result<Option<(Box<ChannelInfo>, ConversationState)>, Refusal> {
+    match reader {
+        Reader::User(uid) => match standing(store, uid, key).map_err(refuse)? {
+            Standing::Member { info, state } => Ok(Some((info, state))),
+            Standing::Unborn => Ok(None),
+            Standing::Outside => Err(Refusal::NotMember),
+        },
+        Reader::Trusted => {
+            let channel = store.channel_no(key).map_err(refuse)?.ok_or(Refusal::ChannelNotFound)?;
+            let info = store.channel(channel).map_err(refuse)?.ok_or(Refusal::ChannelNotFound)?;
+            Ok(Some((Box::new(info), ConversationState::default())))
+        }
+    }
+}
+
 /// Three rows at most.
-fn standing(store: &dyn Store, uid: &Uid, key: &ChannelKey) -> Result<Standing, StoreError> {
+pub(super) fn standing(store: &dyn Store, uid: &Uid, key: &ChannelKey) -> Result<Standing, StoreError> {
     let Some(channel) = store.channel_no(key)? else {
         return Ok(if is_member_by_name(uid, key) { Standing::Unborn } else { Standing::Outside });
     };
@@ -83,7 +122,7 @@ fn standing(store: &dyn Store, uid: &Uid, key: &ChannelKey) -> Result<Standing, 
 }
 
 /// Unread of a member, and the head it holds for. No read when everything up to `head_seq` is below the floor.
-fn unread_of(
+pub(super) fn unread_of(
     store: &dyn Store,
     channel: ChannelNo,
     key: &ChannelKey,
@@ -98,7 +137,7 @@ fn unread_of(
 }
 
 /// The user's floor now, with the read behind it.
-fn floor_of(
+pub(super) fn floor_of(
     store: &dyn Store,
     channel: ChannelNo,
     uid: &Uid,

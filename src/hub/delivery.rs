@@ -10,7 +10,9 @@ use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid, Version};
 use smallvec::SmallVec;
 
 use super::sessions::SessionId;
-use crate::domain::message::{Extras, MessageFlags};
+use crate::domain::channel::{ChannelProfile, Role};
+use crate::domain::conversation::ConversationFlags;
+use crate::domain::message::{Extras, MessageFlags, Reaction};
 use crate::store::ChannelNo;
 
 /// How many wire kinds share encoded bytes (native MessagePack, native JSON).
@@ -77,7 +79,8 @@ impl Delivery {
         origins.sort_unstable();
         origins.dedup();
         // 100 bytes stand for the names and numbers around a payload.
-        let bytes = messages.iter().map(|m| m.payload.len() + 100).sum();
+        let weigh = |m: &Delivered| m.payload.len() + m.extras.as_ref().map_or(0, |extras| extras.bytes()) + 100;
+        let bytes = messages.iter().map(weigh).sum();
         Self { channel, key, messages, origins, bytes, slots: Default::default() }
     }
 
@@ -144,7 +147,7 @@ pub enum Change {
         /// What it is now.
         what: ConversationChange,
     },
-    /// Messages of a channel are over or taken back.
+    /// Messages of a channel are over.
     MessagesChanged {
         /// The channel.
         channel: ChannelNo,
@@ -154,6 +157,98 @@ pub enum Change {
         seqs: Vec<u64>,
         /// The change's version.
         version: Version,
+    },
+    /// A message of a channel was changed by somebody.
+    MessageChanged {
+        /// The channel.
+        channel: ChannelNo,
+        /// Its name.
+        key: ChannelKey,
+        /// The message.
+        seq: u64,
+        /// The change's version.
+        version: Version,
+        /// What it is now.
+        what: MessageChange,
+    },
+    /// A channel presents itself otherwise, or a member of it may do other things.
+    Channel {
+        /// The channel.
+        channel: ChannelNo,
+        /// Its name.
+        key: ChannelKey,
+        /// The change's version.
+        version: Version,
+        /// What changed.
+        what: ChannelChange,
+    },
+}
+
+impl Change {
+    /// The change's version.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Joined { version, .. }
+            | Self::Left { version, .. }
+            | Self::Conversation { version, .. }
+            | Self::MessagesChanged { version, .. }
+            | Self::MessageChanged { version, .. }
+            | Self::Channel { version, .. } => *version,
+        }
+    }
+
+    /// About the bytes one recipient's copy takes.
+    pub fn bytes(&self) -> usize {
+        150 + match self {
+            Self::MessageChanged { what: MessageChange::Edited { payload, extras, .. }, .. } => {
+                payload.len() + extras.as_ref().map_or(0, |extras| extras.bytes())
+            }
+            Self::MessagesChanged { seqs, .. } => seqs.len() * 8,
+            Self::Channel { what: ChannelChange::Profile(profile), .. } => {
+                profile.name.len() + profile.icon.len() + profile.description.len()
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageChange {
+    /// It was taken back.
+    Revoked {
+        /// By whom; `None`: a back end.
+        by: Option<Uid>,
+    },
+    /// It says something else.
+    Edited {
+        /// By whom; `None`: a back end.
+        by: Option<Uid>,
+        /// The content from now on.
+        payload: Bytes,
+        /// What it refers to from now on.
+        extras: Option<Box<Extras>>,
+    },
+    /// A user's reaction to it is another.
+    Reacted {
+        /// Whose.
+        uid: Uid,
+        /// `None`: none any more.
+        reaction: Option<Reaction>,
+    },
+}
+
+/// What changed of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelChange {
+    /// Its profile, all of it.
+    Profile(Box<ChannelProfile>),
+    /// What a member may do.
+    Role {
+        /// The member.
+        uid: Uid,
+        /// The role.
+        role: Role,
     },
 }
 
@@ -173,6 +268,11 @@ pub enum ConversationChange {
     Deleted {
         /// The delete floor.
         delete_floor: u64,
+    },
+    /// What the user decided about it. `request` is whether it is a message request now.
+    Flags {
+        /// All of them.
+        flags: ConversationFlags,
     },
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Rules of who may do what are `domain::channel`'s; changes go through the channel's lane like a back end's.
 
-use protocol::ids::{ChannelKey, Uid};
+use protocol::ids::{CHANNEL_ID_BYTES_MAX, ChannelKey, ChannelType, NAMESPACE_SEPARATOR, Uid};
 
+use super::administration::AdminOp;
+use super::conversations::{self, readable};
 use super::{Hub, Reader};
 use crate::domain::channel::{ChannelProfile, Membership, Role};
 use crate::domain::refusal::Refusal;
@@ -18,18 +20,34 @@ pub struct NewGroup {
     pub owner: Option<Uid>,
     /// Its members; repeats collapse.
     pub members: Vec<Uid>,
-    /// Its profile.
+    /// Its profile; `creator` is the owner, where there is one.
     pub profile: ChannelProfile,
+}
+
+/// The key of a group an edge names, with or without its namespace.
+fn group_key(channel_id: &str) -> Result<ChannelKey, Refusal> {
+    let bare = channel_id.split_once(NAMESPACE_SEPARATOR).map_or(channel_id, |(_, bare)| bare);
+    let checked = ChannelKey::named(bare, ChannelType::Group);
+    checked.map_err(|error| Refusal::invalid("channel_id", error))?;
+    if channel_id.len() > CHANNEL_ID_BYTES_MAX {
+        return Err(Refusal::TooLarge { field: "channel_id", bytes: channel_id.len(), max: CHANNEL_ID_BYTES_MAX });
+    }
+    Ok(ChannelKey::from_stored(channel_id, ChannelType::Group))
 }
 
 impl Hub {
     /// Makes a group. Stores no message.
     ///
     /// # Errors
-    /// `Invalid` naming a field of the profile or the id, `TooMany` members, the store.
+    /// `Invalid` naming a field of the profile or the id, `TooLarge` likewise, `TooMany` members, the store.
     pub async fn create_group(&self, group: NewGroup) -> Result<ChannelKey, Refusal> {
-        let _ = group;
-        Err(Refusal::Internal)
+        let NewGroup { channel_id, owner, members, profile } = group;
+        let channel_id = channel_id.unwrap_or_else(|| uuid::Uuid::new_v4().hyphenated().to_string());
+        let key = group_key(&channel_id)?;
+        profile.check()?;
+        let op = AdminOp::Create { owner, members, profile: Box::new(profile) };
+        self.administer(key.clone(), op).await?;
+        Ok(key)
     }
 
     /// A channel's profile; the default when it has none.
@@ -37,8 +55,11 @@ impl Hub {
     /// # Errors
     /// `NotMember`, `ChannelNotFound` (trusted), the store.
     pub async fn profile(&self, reader: Reader, key: ChannelKey) -> Result<ChannelProfile, Refusal> {
-        let _ = (reader, key);
-        Err(Refusal::Internal)
+        self.ask(move |store| {
+            let Some((info, _)) = readable(store, &reader, &key)? else { return Ok(ChannelProfile::default()) };
+            Ok(store.profile(info.channel).map_err(conversations::refuse)?.unwrap_or_default())
+        })
+        .await
     }
 
     /// Replaces a group's profile: an admin of it, or a back end. `creator` stays what it was.
@@ -46,8 +67,8 @@ impl Hub {
     /// # Errors
     /// `NotMember`, `Forbidden`, `TooLarge` naming the field, the store.
     pub async fn put_profile(&self, actor: Reader, key: ChannelKey, profile: ChannelProfile) -> Result<(), Refusal> {
-        let _ = (actor, key, profile);
-        Err(Refusal::Internal)
+        profile.check()?;
+        self.administer(key, AdminOp::Profile { actor, profile: Box::new(profile) }).await.map(drop)
     }
 
     /// The members of a channel, in order of joining.
@@ -55,8 +76,11 @@ impl Hub {
     /// # Errors
     /// `NotMember`, `ChannelNotFound` (trusted), the store.
     pub async fn members(&self, reader: Reader, key: ChannelKey) -> Result<Vec<(Uid, Membership)>, Refusal> {
-        let _ = (reader, key);
-        Err(Refusal::Internal)
+        self.ask(move |store| match readable(store, &reader, &key)? {
+            Some((info, _)) => store.memberships(info.channel).map_err(conversations::refuse),
+            None => Ok(conversations::members_by_name(&key)),
+        })
+        .await
     }
 
     /// Adds members: an admin of the group, or a back end; in a group without owner and admins, any member.
@@ -64,17 +88,16 @@ impl Hub {
     /// # Errors
     /// `NotMember`, `Forbidden`, `TooMany`, the store.
     pub async fn invite(&self, actor: Reader, key: ChannelKey, uids: Vec<Uid>) -> Result<(), Refusal> {
-        let _ = (actor, key, uids);
-        Err(Refusal::Internal)
+        self.administer(key, AdminOp::Invite { actor, uids }).await.map(drop)
     }
 
-    /// Removes members: an admin those below, the owner anybody, a back end anybody.
+    /// Removes members: an admin those below, the owner anybody, a back end anybody. Oneself: leaves. Who is no member is
+    /// skipped; where one may not be removed, nobody is.
     ///
     /// # Errors
-    /// `NotMember`, `Forbidden`, the store.
+    /// `NotMember`, `Forbidden`, `ChannelNotFound` (trusted), the store.
     pub async fn expel(&self, actor: Reader, key: ChannelKey, uids: Vec<Uid>) -> Result<(), Refusal> {
-        let _ = (actor, key, uids);
-        Err(Refusal::Internal)
+        self.administer(key, AdminOp::Expel { actor, uids }).await.map(drop)
     }
 
     /// Leaves a group. An owner who leaves passes ownership to the oldest admin, else to the oldest member.
@@ -82,16 +105,15 @@ impl Hub {
     /// # Errors
     /// `NotMember`, `Invalid` for a person channel, the store.
     pub async fn leave_group(&self, uid: Uid, key: ChannelKey) -> Result<(), Refusal> {
-        let _ = (uid, key);
-        Err(Refusal::Internal)
+        let op = AdminOp::Expel { actor: Reader::User(uid.clone()), uids: vec![uid] };
+        self.administer(key, op).await.map(drop)
     }
 
     /// Sets what a member may do: the owner, or a back end. Giving ownership away makes the giver an admin.
     ///
     /// # Errors
-    /// `NotMember` (actor), `NotFound` (the member), `Forbidden`, the store.
+    /// `NotMember` (actor), `NotFound` (the member), `Forbidden`, `Invalid` (an owner laying it down), the store.
     pub async fn set_role(&self, actor: Reader, key: ChannelKey, uid: Uid, role: Role) -> Result<(), Refusal> {
-        let _ = (actor, key, uid, role);
-        Err(Refusal::Internal)
+        self.administer(key, AdminOp::Role { actor, uid, role }).await.map(drop)
     }
 }

@@ -29,6 +29,7 @@ pub mod chats;
 pub mod committer;
 pub mod conversations;
 pub mod delivery;
+pub mod drafts;
 pub mod files;
 pub mod groups;
 pub mod inbox;
@@ -46,9 +47,12 @@ use broker::{Broker, Home, SingleNode};
 pub use committer::Sent;
 use committer::{CommitLimits, CommitQueue, Submission, Waiter};
 use conversations::{
-    Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, SyncAnswer, SyncRequest, UnreadExplained,
+    Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, Span, SyncAnswer, SyncRequest,
+    UnreadExplained,
 };
+use files::Files;
 use inbox::Inbox;
+use messages::MessageLimits;
 use outbox::{OutboxLimits, Peer};
 use sequencer::{LaneLimits, PendingAdmin, PendingDraft, Work};
 use sessions::Sessions;
@@ -94,6 +98,8 @@ pub struct HubLimits {
     pub slow_close_ms: u64,
     /// Users one session may watch.
     pub watches_max: usize,
+    /// Of what may become of messages.
+    pub messages: MessageLimits,
 }
 
 impl HubLimits {
@@ -159,6 +165,29 @@ impl LastSeen {
     }
 }
 
+/// Locks of users' own decisions, by a hash of the user: each is read, changed and committed before the next is read.
+#[derive(Debug)]
+pub struct Decisions {
+    locks: Box<[tokio::sync::Mutex<()>]>,
+    hasher: foldhash::fast::FixedState,
+}
+
+impl Default for Decisions {
+    fn default() -> Self {
+        // As many users as decide at once: a lock is held for one commit, some milliseconds.
+        let locks = (0..256).map(|_| tokio::sync::Mutex::new(())).collect();
+        Self { locks, hasher: foldhash::fast::FixedState::with_seed(0x6465_6369_6465) }
+    }
+}
+
+impl Decisions {
+    /// The lock of a user.
+    pub fn of(&self, uid: &Uid) -> &tokio::sync::Mutex<()> {
+        let hash = std::hash::BuildHasher::hash_one(&self.hasher, uid.as_str());
+        &self.locks[(hash % self.locks.len() as u64) as usize]
+    }
+}
+
 /// What all shards and callers share.
 pub struct Shared {
     /// Durable truth.
@@ -183,6 +212,10 @@ pub struct Shared {
     pub watches: AtomicUsize,
     /// Work that lanes have taken and not answered, of all shards.
     pub pending: AtomicUsize,
+    /// Files that messages carry.
+    pub files: Files,
+    /// What users change about themselves, one change after the other.
+    pub decisions: Decisions,
     draining: AtomicBool,
     passing_ids: AtomicU64,
 }
@@ -239,6 +272,7 @@ impl Hub {
         store: Arc<dyn Store>,
         shards: usize,
         limits: HubLimits,
+        files: Files,
         metrics: Arc<Metrics>,
         blocking: tokio::runtime::Handle,
         now_s: u64,
@@ -257,6 +291,8 @@ impl Hub {
             last_seen: LastSeen::default(),
             watches: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
+            files,
+            decisions: Decisions::default(),
             draining: AtomicBool::new(false),
             passing_ids: AtomicU64::new((1 << 52) + (now_s << 20)),
         };
@@ -375,6 +411,21 @@ impl Hub {
         self.ask(move |store| conversations::history(store, reader.asker(), &key, query)).await
     }
 
+    /// Which messages of a channel were committed at or after `from_ms` and before `until_ms` (Unix milliseconds; `None`: no
+    /// bound).
+    ///
+    /// # Errors
+    /// As [`Hub::history`].
+    pub async fn span(
+        &self,
+        reader: Reader,
+        key: ChannelKey,
+        from_ms: Option<u64>,
+        until_ms: Option<u64>,
+    ) -> Result<Span, Refusal> {
+        self.ask(move |store| conversations::span(store, reader.asker(), &key, from_ms, until_ms)).await
+    }
+
     /// Answers WuKongIM's `/channel/messagesync`.
     ///
     /// # Errors
@@ -412,7 +463,11 @@ impl Hub {
         unread_after: (u64, u64),
     ) -> Result<Version, Refusal> {
         let (reply, outcome) = oneshot::channel();
-        let bytes = 256;
+        let edited = |record: &Record| match record {
+            Record::MessageEdited { payload, .. } => payload.len(),
+            _ => 64,
+        };
+        let bytes = 256 + commit.records.iter().map(edited).sum::<usize>();
         let waiter = Waiter::Version(reply);
         let mut submissions = vec![Submission { commit, key, epoch: None, ticket: None, unread_after, bytes, waiter }];
         if !self.shared.queue.append(&mut submissions) {

@@ -116,6 +116,8 @@ pub enum Control {
     },
     /// Bytes of the codec's own: connected, pong, ping.
     Raw(bytes::Bytes),
+    /// An answer to a request, as the codec wrote it: what only one wire asks for is no word of the hub's.
+    Answer(bytes::Bytes),
 }
 
 /// A user as a peer sees it.
@@ -147,7 +149,8 @@ impl Live {
         match self {
             Self::Delivery(delivery) => delivery.bytes,
             Self::Signal(signal) => signal.data.len() + 100,
-            Self::Change(_) | Self::Presence(_) => 150,
+            Self::Change(change) => change.bytes(),
+            Self::Presence(_) => 150,
         }
     }
 }
@@ -174,13 +177,7 @@ impl Lag {
                 gap.1 = gap.1.max(last);
             }
             Live::Change(change) => {
-                let version = match &**change {
-                    Change::Joined { version, .. }
-                    | Change::Left { version, .. }
-                    | Change::Conversation { version, .. }
-                    | Change::MessagesChanged { version, .. } => *version,
-                };
-                self.resync = self.resync.max(version);
+                self.resync = self.resync.max(change.version());
             }
             Live::Signal(_) | Live::Presence(_) => {}
         }

@@ -10,20 +10,26 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use foldhash::HashMap;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, MessageSeq, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, MessageSeq, Version};
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::administration::{AdminOp, plan_admin};
-use super::committer::{CommitQueue, LaneTicket, Submission, Waiter, make_client_msg_no};
-use super::delivery::{Delivered, Delivery, Signal};
-use crate::domain::channel::{ChannelSettings, Standing, authorise_send};
-use crate::domain::message::{Draft, Message, fingerprint};
+use super::administration::AdminOp;
+use super::committer::{CommitQueue, LaneTicket, Submission, Waiter};
+use super::delivery::{Delivery, Signal};
+use crate::domain::channel::{ChannelSettings, Standing};
+use crate::domain::message::Draft;
 use crate::domain::refusal::Refusal;
-use crate::store::{ChannelInfo, ChannelNo, Commit, MessageRecord, Probe, Record, Store, StoreError};
+use crate::store::{Store, StoreError};
+
+mod jobs;
+mod lane;
+
+use jobs::peer_of;
+pub use jobs::{Job, JobAnswer, LaneJob, Reception};
+use lane::{Lane, Stage, Step};
 
 /// When clients may try again when a lane or the committer's queue is full.
 const RETRY_AFTER_BUSY_MS: u32 = 100;
@@ -119,9 +125,12 @@ pub enum Work {
 impl Work {
     fn bytes(&self) -> usize {
         match self {
-            Self::Draft(pending) => pending.draft.payload.len(),
+            Self::Draft(pending) => {
+                let extras = pending.draft.extras.as_ref().map_or(0, |extras| extras.bytes());
+                pending.draft.payload.len() + extras
+            }
             Self::Signal(pending) => pending.signal.data.len(),
-            Self::Admin(_) => 0,
+            Self::Admin(pending) => pending.op.bytes(),
         }
     }
 
@@ -176,111 +185,6 @@ pub enum Passing {
     Signal(Arc<Signal>),
 }
 
-/// A question to the store that may need the disk.
-#[derive(Debug)]
-pub enum Job {
-    /// Load a channel, with the standing of whoever asked first.
-    Load {
-        /// The channel.
-        key: ChannelKey,
-        /// The sender to look up.
-        sender: Option<Uid>,
-    },
-    /// Is this user a member?
-    Membership {
-        /// The channel.
-        channel: ChannelNo,
-        /// The user.
-        uid: Uid,
-    },
-    /// Is this name stored?
-    Find {
-        /// The channel.
-        channel: ChannelNo,
-        /// The sender.
-        from_uid: Uid,
-        /// The name.
-        client_msg_no: ClientMsgNo,
-    },
-    /// What does this change of a channel mean?
-    Admin {
-        /// The channel.
-        key: ChannelKey,
-        /// As it stands; `None`: it does not exist.
-        info: Option<Box<ChannelInfo>>,
-        /// Last seq given out.
-        head_seq: u64,
-        /// The change.
-        op: AdminOp,
-        /// Members a channel may have.
-        members_max: usize,
-    },
-}
-
-/// The answer to a [`Job`].
-#[derive(Debug)]
-pub enum JobAnswer {
-    /// To `Load`.
-    Loaded {
-        /// The channel, when it exists.
-        info: Option<Box<ChannelInfo>>,
-        /// The sender's membership.
-        sender: Option<(Uid, bool)>,
-    },
-    /// To `Membership`.
-    Member(Uid, bool),
-    /// To `Find`.
-    Found(Option<Box<Message>>),
-    /// To `Admin`.
-    Planned(Result<Vec<Record>, Refusal>),
-}
-
-impl Job {
-    /// Asks the store. Blocking.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub fn run(&self, store: &dyn Store) -> Result<JobAnswer, StoreError> {
-        match self {
-            Self::Load { key, sender } => {
-                let Some(channel) = store.channel_no(key)? else {
-                    return Ok(JobAnswer::Loaded { info: None, sender: None });
-                };
-                let info = store.channel(channel)?.map(Box::new);
-                store.warm(channel)?;
-                let sender = match sender {
-                    Some(uid) => Some((uid.clone(), store.membership(channel, uid)?.is_some())),
-                    None => None,
-                };
-                Ok(JobAnswer::Loaded { info, sender })
-            }
-            Self::Membership { channel, uid } => {
-                Ok(JobAnswer::Member(uid.clone(), store.membership(*channel, uid)?.is_some()))
-            }
-            Self::Find { channel, from_uid, client_msg_no } => {
-                let found = store.message_by_client_msg_no(*channel, from_uid, client_msg_no)?;
-                // Once answered from the disk, the next ones should be answered from memory.
-                store.warm(*channel)?;
-                Ok(JobAnswer::Found(found.map(Box::new)))
-            }
-            Self::Admin { key, info, head_seq, op, members_max } => {
-                Ok(JobAnswer::Planned(plan_admin(store, key, info.as_deref(), *head_seq, op, *members_max)?))
-            }
-        }
-    }
-}
-
-/// A job and the lane that waits for it.
-#[derive(Debug)]
-pub struct LaneJob {
-    /// Slot of the lane.
-    pub lane: u32,
-    /// Fences the slot.
-    pub lane_id: u64,
-    /// The question.
-    pub job: Job,
-}
-
 /// What a turn of the lanes reads and leaves behind.
 pub struct Turn<'a> {
     /// For what can be answered without I/O.
@@ -301,47 +205,6 @@ pub struct Turn<'a> {
     pub passing: &'a mut Vec<Passing>,
 }
 
-#[derive(Debug)]
-struct InFlight {
-    from_uid: Uid,
-    client_msg_no: ClientMsgNo,
-    payload: Bytes,
-    message_seq: MessageSeq,
-    repeats: SmallVec<[Waiter; 1]>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Nothing is known.
-    Cold,
-    /// A job is at the store; everything waits.
-    Asking,
-    /// A change of the channel is with the committer; everything waits.
-    Changing,
-    /// Drafts are decided as they come.
-    Ready,
-}
-
-#[derive(Debug)]
-struct Lane {
-    id: u64,
-    key: ChannelKey,
-    stage: Stage,
-    epoch: u64,
-    info: Option<Box<ChannelInfo>>,
-    settings: ChannelSettings,
-    channel: Option<ChannelNo>,
-    head_seq: u64,
-    standing: HashMap<Uid, bool>,
-    in_flight: HashMap<u64, SmallVec<[InFlight; 1]>>,
-    in_flight_count: usize,
-    waiting: VecDeque<Work>,
-    waiting_bytes: usize,
-    /// The front draft's name was looked up and is not stored.
-    front_is_new: bool,
-    used_ms: u64,
-}
-
 /// The lanes of a shard.
 #[derive(Debug)]
 pub struct Lanes {
@@ -351,13 +214,6 @@ pub struct Lanes {
     by_key: HashMap<ChannelKey, u32>,
     next_id: u64,
     pending: usize,
-}
-
-/// What a lane must do before it can go on with its front entry.
-enum Step {
-    Next,
-    Ask(Job),
-    Wait,
 }
 
 impl Lanes {
@@ -428,6 +284,9 @@ impl Lanes {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             front_is_new: false,
+            front_is_checked: false,
+            receptions: SmallVec::new(),
+            wrote: SmallVec::new(),
             used_ms: 0,
         }) as u32;
         self.by_key.insert(key, at);
@@ -446,11 +305,13 @@ impl Lanes {
                 Stage::Cold => {
                     lane.epoch = turn.queue.epoch();
                     let sender = match lane.waiting.front() {
-                        Some(Work::Draft(pending)) => Some(pending.draft.from_uid.clone()),
-                        Some(Work::Signal(pending)) => Some(pending.signal.from_uid.clone()),
+                        Some(Work::Draft(pending)) => Some((pending.draft.from_uid.clone(), pending.standing)),
+                        Some(Work::Signal(pending)) => Some((pending.signal.from_uid.clone(), Standing::Client)),
                         Some(Work::Admin(_)) | None => None,
                     };
-                    Step::Ask(Job::Load { key: lane.key.clone(), sender })
+                    let peer = sender.as_ref().and_then(|(sender, _)| peer_of(&lane.key, sender));
+                    let policy = peer.map_or(0, |peer| turn.queue.policies().of(peer));
+                    Step::Ask(Job::Load { key: lane.key.clone(), sender, policy })
                 }
                 Stage::Ready => lane.step(shard, at, members_max, turn),
             };
@@ -493,14 +354,19 @@ impl Lanes {
         }
         lane.stage = Stage::Ready;
         match answer {
-            Ok(JobAnswer::Loaded { info, sender }) => {
+            Ok(JobAnswer::Loaded { info, sender, received }) => {
                 lane.settings = info.as_ref().map(|i| i.settings).unwrap_or_default();
                 lane.channel = info.as_ref().map(|i| i.channel);
                 lane.head_seq = info.as_ref().map_or(0, |i| i.head_seq);
                 lane.info = info;
                 lane.standing.clear();
                 lane.standing.extend(sender);
+                lane.receptions.clear();
+                lane.receptions.extend(received);
+                lane.wrote.clear();
             }
+            Ok(JobAnswer::Received(reception)) => lane.remember(reception),
+            Ok(JobAnswer::Extras(extras)) => lane.checked(extras, turn),
             Ok(JobAnswer::Member(uid, member)) => {
                 // Bounded: a lane remembers the standing of as many senders as a lane may hold entries.
                 if lane.standing.len() >= self.limits.entries_max {
@@ -514,7 +380,7 @@ impl Lanes {
                 tracing::error!(operation = error.operation, detail = %error.detail, channel.id = lane.key.channel_id(),
                     "store cannot answer for a lane");
                 lane.stage = Stage::Cold;
-                lane.front_is_new = false;
+                (lane.front_is_new, lane.front_is_checked) = (false, false);
                 lane.waiting_bytes = 0;
                 for work in std::mem::take(&mut lane.waiting) {
                     work.refuse(Refusal::StoreUnavailable { retry_after_ms: RETRY_AFTER_STORE_MS }, turn);
@@ -570,7 +436,7 @@ impl Lanes {
                     turn.outcomes.push((waiter, Outcome::Refused(refusal)));
                 }
             }
-            lane.front_is_new = false;
+            (lane.front_is_new, lane.front_is_checked) = (false, false);
             // An answer that is on its way belongs to the numbering that is void now.
             lane.id = self.next_id;
             self.next_id += 1;
@@ -599,268 +465,5 @@ impl Lanes {
         for (_, at) in idle.into_iter().take(excess) {
             self.close(at);
         }
-    }
-}
-
-impl Lane {
-    /// Decides the front entry.
-    fn step(&mut self, shard: u16, at: u32, members_max: usize, turn: &mut Turn<'_>) -> Step {
-        let (from_uid, standing) = match self.waiting.front() {
-            None => return Step::Next,
-            Some(Work::Admin(_)) if self.channel.is_some() && self.info.is_none() => {
-                // The channel was created by a message that is still in flight: its row must be there first.
-                if self.in_flight_count == 0 {
-                    self.stage = Stage::Cold;
-                    return Step::Next;
-                }
-                return Step::Wait;
-            }
-            Some(Work::Admin(pending)) => {
-                // The floors count what is numbered before it, durable or not: the log keeps that order.
-                return Step::Ask(Job::Admin {
-                    key: self.key.clone(),
-                    info: self.info.clone(),
-                    head_seq: self.head_seq,
-                    op: pending.op.clone(),
-                    members_max,
-                });
-            }
-            Some(Work::Draft(pending)) => (pending.draft.from_uid.clone(), pending.standing),
-            Some(Work::Signal(pending)) => (pending.signal.from_uid.clone(), Standing::Client),
-        };
-        let is_member = match (self.key.channel_type(), standing, self.channel) {
-            (ChannelType::Group, Standing::Client, Some(channel)) => match self.standing.get(&from_uid) {
-                Some(member) => *member,
-                None => return Step::Ask(Job::Membership { channel, uid: from_uid }),
-            },
-            _ => false,
-        };
-        let verdict =
-            authorise_send(self.key.channel_type(), self.channel.is_some(), &self.settings, is_member, standing);
-        if let Err(refusal) = verdict {
-            if let Some(work) = self.pop() {
-                work.refuse(refusal, turn);
-            }
-            return Step::Next;
-        }
-        match self.waiting.front() {
-            Some(Work::Draft(_)) => self.step_draft(shard, at, turn),
-            Some(Work::Signal(_)) => {
-                if let Some(Work::Signal(mut pending)) = self.pop() {
-                    pending.signal.channel = self.channel;
-                    turn.passing.push(Passing::Signal(Arc::new(pending.signal)));
-                }
-                Step::Next
-            }
-            Some(Work::Admin(_)) | None => Step::Next,
-        }
-    }
-
-    fn step_draft(&mut self, shard: u16, at: u32, turn: &mut Turn<'_>) -> Step {
-        let Some(Work::Draft(front)) = self.waiting.front() else { return Step::Next };
-        let print = match &front.draft.client_msg_no {
-            Some(client_msg_no) if !front.draft.flags.no_persist => {
-                let print = fingerprint(&front.draft.from_uid, client_msg_no);
-                if let Some(step) = self.repeat_of_in_flight(print, turn) {
-                    return step;
-                }
-                let Some(Work::Draft(front)) = self.waiting.front() else { return Step::Next };
-                if let (Some(channel), false, Some(client_msg_no)) =
-                    (self.channel, self.front_is_new, &front.draft.client_msg_no)
-                    && turn.store.probe(channel, print) == Probe::Ask
-                {
-                    return Step::Ask(Job::Find {
-                        channel,
-                        from_uid: front.draft.from_uid.clone(),
-                        client_msg_no: client_msg_no.clone(),
-                    });
-                }
-                print
-            }
-            _ => 0,
-        };
-        self.front_is_new = false;
-        let Some(Work::Draft(pending)) = self.pop() else { return Step::Next };
-        if pending.draft.flags.no_persist {
-            self.pass(pending, turn);
-        } else {
-            self.number(shard, at, print, pending, turn);
-        }
-        Step::Next
-    }
-
-    fn pop(&mut self) -> Option<Work> {
-        let work = self.waiting.pop_front()?;
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(work.bytes());
-        Some(work)
-    }
-
-    /// A repeat of a name in flight waits for its outcome; with another payload it is a conflict.
-    fn repeat_of_in_flight(&mut self, print: u64, turn: &mut Turn<'_>) -> Option<Step> {
-        let Some(Work::Draft(front)) = self.waiting.front() else { return None };
-        let names = self.in_flight.get_mut(&print)?;
-        let draft = &front.draft;
-        let first = names
-            .iter_mut()
-            .find(|n| n.from_uid == draft.from_uid && Some(&n.client_msg_no) == draft.client_msg_no.as_ref())?;
-        let same = first.payload == draft.payload;
-        let message_seq = first.message_seq.get();
-        let work = self.waiting.pop_front()?;
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(work.bytes());
-        let Work::Draft(pending) = work else { return Some(Step::Next) };
-        if same {
-            first.repeats.push(pending.waiter);
-        } else {
-            let refusal = Refusal::ClientMsgNoConflict { message_seq };
-            turn.outcomes.push((pending.waiter, Outcome::Refused(refusal)));
-        }
-        Some(Step::Next)
-    }
-
-    /// The store's word on whether the front draft's name is stored.
-    fn found(&mut self, found: Option<Box<Message>>, turn: &mut Turn<'_>) {
-        let Some(message) = found else {
-            self.front_is_new = true;
-            return;
-        };
-        let Some(Work::Draft(pending)) = self.pop() else { return };
-        let same = message.payload == pending.draft.payload;
-        let withheld = message.payload.is_empty() && message.state != crate::domain::message::MessageState::Live;
-        let outcome = if same || withheld {
-            Outcome::Duplicate {
-                message_id: message.message_id,
-                message_seq: message.message_seq,
-                client_msg_no: message.client_msg_no,
-            }
-        } else {
-            Outcome::Refused(Refusal::ClientMsgNoConflict { message_seq: message.message_seq.get() })
-        };
-        turn.outcomes.push((pending.waiter, outcome));
-    }
-
-    fn pass(&mut self, pending: PendingDraft, turn: &mut Turn<'_>) {
-        let PendingDraft { draft, waiter, .. } = pending;
-        let message_id = (turn.next_passing_id)();
-        let client_msg_no = draft.client_msg_no.unwrap_or_else(make_client_msg_no);
-        let origin = match &waiter {
-            Waiter::Session { place, .. } => Some(place.session),
-            Waiter::Send(_) | Waiter::Version(_) | Waiter::Nobody => None,
-        };
-        let message = Delivered {
-            message_seq: 0,
-            message_id,
-            from_uid: draft.from_uid,
-            client_msg_no: client_msg_no.clone(),
-            flags: draft.flags,
-            setting: draft.setting,
-            topic: draft.topic,
-            expire_s: draft.expire_s,
-            timestamp_ms: turn.now_ms,
-            payload: draft.payload,
-            extras: draft.extras,
-            origin,
-        };
-        let delivery = Delivery::new(self.channel, self.key.clone(), vec![message]);
-        turn.passing.push(Passing::Delivery(Arc::new(delivery)));
-        turn.outcomes.push((waiter, Outcome::Passed { message_id, client_msg_no, timestamp_ms: turn.now_ms }));
-    }
-
-    /// Gives the draft its seq and hands it to the committer.
-    fn number(&mut self, shard: u16, at: u32, print: u64, pending: PendingDraft, turn: &mut Turn<'_>) {
-        let PendingDraft { draft, waiter, .. } = pending;
-        let mut commit = Commit::default();
-        let channel = match self.channel {
-            Some(channel) => channel,
-            None => {
-                let channel = turn.store.reserve_channel_no();
-                commit.records.push(Record::ChannelCreated { channel, key: self.key.clone() });
-                self.channel = Some(channel);
-                channel
-            }
-        };
-        self.head_seq += 1;
-        let Some(message_seq) = MessageSeq::new(self.head_seq) else { return };
-        let named = draft.client_msg_no.is_some();
-        let client_msg_no = draft.client_msg_no.unwrap_or_else(make_client_msg_no);
-        if named {
-            self.in_flight.entry(print).or_default().push(InFlight {
-                from_uid: draft.from_uid.clone(),
-                client_msg_no: client_msg_no.clone(),
-                payload: draft.payload.clone(),
-                message_seq,
-                repeats: SmallVec::new(),
-            });
-        }
-        self.in_flight_count += 1;
-        let bytes = draft.payload.len() + 256;
-        commit.records.push(Record::Message(MessageRecord {
-            channel,
-            message_seq,
-            from_uid: draft.from_uid,
-            client_msg_no,
-            flags: draft.flags,
-            setting: draft.setting,
-            topic: draft.topic,
-            expire_s: draft.expire_s,
-            payload: draft.payload,
-            extras: draft.extras,
-        }));
-        turn.submissions.push(Submission {
-            commit,
-            key: Some(self.key.clone()),
-            epoch: Some(self.epoch),
-            ticket: Some(LaneTicket { shard, lane: at, lane_id: self.id, fingerprint: print }),
-            unread_after: (0, 0),
-            bytes,
-            waiter,
-        });
-    }
-
-    /// A numbered message is durable: repeats that waited get its outcome.
-    fn landed(&mut self, print: u64, message_id: MessageId, message_seq: MessageSeq, turn: &mut Turn<'_>) {
-        let Some(names) = self.in_flight.get_mut(&print) else { return };
-        if let Some(i) = names.iter().position(|name| name.message_seq == message_seq) {
-            let name = names.swap_remove(i);
-            for waiter in name.repeats {
-                let client_msg_no = name.client_msg_no.clone();
-                turn.outcomes.push((waiter, Outcome::Duplicate { message_id, message_seq, client_msg_no }));
-            }
-        }
-        if names.is_empty() {
-            self.in_flight.remove(&print);
-            if self.in_flight.is_empty() {
-                self.in_flight = HashMap::default();
-            }
-        }
-    }
-
-    /// The records a change of the channel needs.
-    fn planned(&mut self, shard: u16, at: u32, plan: Result<Vec<Record>, Refusal>, turn: &mut Turn<'_>) {
-        let Some(Work::Admin(pending)) = self.pop() else { return };
-        let records = match plan {
-            Err(refusal) => return drop(pending.reply.send(Err(refusal))),
-            Ok(records) if records.is_empty() => return drop(pending.reply.send(Ok(turn.store.version()))),
-            Ok(records) => records,
-        };
-        let bytes = 256 + records.iter().map(record_bytes).sum::<usize>();
-        self.stage = Stage::Changing;
-        turn.submissions.push(Submission {
-            commit: Commit { records: records.into() },
-            key: Some(self.key.clone()),
-            epoch: Some(self.epoch),
-            ticket: Some(LaneTicket { shard, lane: at, lane_id: self.id, fingerprint: 0 }),
-            unread_after: (0, 0),
-            bytes,
-            waiter: Waiter::Version(pending.reply),
-        });
-    }
-}
-
-fn record_bytes(record: &Record) -> usize {
-    match record {
-        Record::MembersAdded { uids, .. } | Record::MembersRemoved { uids, .. } => {
-            uids.iter().map(|uid| uid.as_str().len() + 8).sum()
-        }
-        _ => 64,
     }
 }

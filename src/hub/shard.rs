@@ -749,7 +749,9 @@ impl Shard {
                     }
                 }
             }
-            Change::MessagesChanged { channel, key, .. } => {
+            Change::MessagesChanged { channel, key, .. }
+            | Change::MessageChanged { channel, key, .. }
+            | Change::Channel { channel, key, .. } => {
                 let Self { slots, channels, dirty, shared, now_ms, outbox_bytes, .. } = self;
                 let mut to =
                     |at: u32| push_live(slots, dirty, at, Live::Change(change.clone()), shared, *now_ms, outbox_bytes);
@@ -802,7 +804,8 @@ fn answers_request(control: &Control) -> bool {
         | Control::Synced { .. }
         | Control::Messages { .. }
         | Control::Explained { .. }
-        | Control::Peers { .. } => true,
+        | Control::Peers { .. }
+        | Control::Answer(_) => true,
         Control::Refused { client_seq, .. } => client_seq.is_some(),
         Control::Gap { .. } | Control::Resync { .. } | Control::Raw(_) => false,
     }

@@ -10,8 +10,11 @@ use crate::store::memory::MemoryStore;
 /// A hub whose commits are answered. Shards do not run: what needs a channel's lane waits for ever. Call it inside a
 /// multi-threaded runtime; the committer's thread ends with the process.
 pub(crate) fn hub_over_memory() -> Hub {
-    let limits = crate::app::hub_limits(&Config::default());
-    let hub = Hub::new(Arc::new(MemoryStore::new()), 1, limits, Metrics::new(), tokio::runtime::Handle::current(), 0);
+    let data_dir = std::env::temp_dir().join(format!("chinwag-{}", uuid::Uuid::new_v4().simple()));
+    let config = Config { data_dir, ..Config::default() };
+    let (limits, files) = (crate::app::hub_limits(&config), crate::app::files_of(&config));
+    let blocking = tokio::runtime::Handle::current();
+    let hub = Hub::new(Arc::new(MemoryStore::new()), 1, limits, files, Metrics::new(), blocking, 0);
     let shared = hub.shared().clone();
     std::thread::spawn(move || committer::run(&*shared.store, &shared.queue, &shared.shards, &shared.metrics));
     hub

@@ -16,26 +16,30 @@
 //! DATA/lock     locked while open
 //! DATA/log/     segments and watermark
 //! DATA/view/    sled; view.bad-N: set aside by a start that rebuilt it; view.next: one being made while the server runs
+//! DATA/search/  the search index, made again whenever it cannot be used
 //! ```
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
 use self::directory::DataDirectory;
 use self::health::{Health, Part};
+use self::lot::check_lot;
 use super::log::seam::FileFaults;
 use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
+use super::search::{self, SearchIndex, SearchOptions, SearchStats};
 use super::view::{self, Verified, View};
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
-    SeqRange, Store, StoreError, StoreHealth, StoreStats, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Result, SeqRange, Store,
+    StoreError, StoreHealth, StoreStats, VersionStanding,
 };
+use crate::clock;
 use crate::domain::channel::{ChannelProfile, Membership};
 use crate::domain::conversation::{ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo};
@@ -45,6 +49,7 @@ use crate::domain::user::{Relation, UserSettings};
 
 mod directory;
 mod health;
+mod lot;
 mod renew;
 
 /// How long nothing is committed before the log's watermark is synced (store.md section 2).
@@ -76,6 +81,8 @@ pub struct StoreOptions {
     /// What makes operations fail, in tests.
     #[doc(hidden)]
     pub faults: Option<Arc<dyn FileFaults>>,
+    /// The search index.
+    pub search: SearchOptions,
 }
 
 impl StoreOptions {
@@ -90,6 +97,7 @@ impl StoreOptions {
             checkpoint_interval: Duration::from_secs(10),
             segment_bytes_max: LogOptions::default().segment_bytes_max,
             faults: None,
+            search: SearchOptions::default(),
         }
     }
 }
@@ -120,6 +128,7 @@ pub struct OpenReport {
 pub struct DurableStore {
     inner: Arc<Inner>,
     keeper: Option<JoinHandle<()>>,
+    indexer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -131,6 +140,7 @@ struct Inner {
     retired: Mutex<Vec<Arc<View>>>,
     health: Health,
     reader: LogReader,
+    search: SearchIndex,
     writer: Mutex<Writer>,
     /// Version of the last record that reads see.
     version: AtomicU64,
@@ -171,20 +181,13 @@ struct Signal {
     checkpoint_wanted: bool,
 }
 
-/// Now, in microseconds since 1970: the one place of the store that reads the clock.
+/// What the clock says, Unix microseconds, unless a test says something else.
 fn now_us(faults: Option<&Arc<dyn FileFaults>>) -> u64 {
-    if let Some(us) = faults.and_then(|faults| faults.clock_us()) {
-        return us;
-    }
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    faults.and_then(|faults| faults.clock_us()).unwrap_or_else(clock::now_us)
 }
 
 fn unavailable(operation: &'static str, detail: impl std::fmt::Display) -> StoreError {
     StoreError { operation, kind: ErrorKind::Unavailable, detail: detail.to_string(), source: None }
-}
-
-fn out_of_order(detail: impl std::fmt::Display) -> StoreError {
-    StoreError { operation: "commit", kind: ErrorKind::Internal, detail: detail.to_string(), source: None }
 }
 
 fn ms_since(start: Instant) -> u64 {
@@ -272,6 +275,7 @@ impl DurableStore {
 
         let covered = if view.dirty_count() == 0 { reader.bytes() } else { reader.bytes().saturating_sub(1) };
         let inner = Arc::new(Inner {
+            search: SearchIndex::new(search::directory(&options.data_dir), options.search, end),
             options,
             view: RwLock::new(Arc::new(view)),
             retired: Mutex::default(),
@@ -302,12 +306,33 @@ impl DurableStore {
                 .spawn(move || inner.keep())
                 .map_err(|e| StoreError::io("start thread", "store-keeper", e))?
         };
-        Ok((Self { inner, keeper: Some(keeper) }, report))
+        let indexer = {
+            let inner = Arc::clone(&inner);
+            std::thread::Builder::new()
+                .name("store-search".to_owned())
+                .spawn(move || inner.search.run(&*inner))
+                .map_err(|e| StoreError::io("start thread", "store-search", e))
+        };
+        let mut store = Self { inner, keeper: Some(keeper), indexer: None };
+        store.indexer = Some(indexer?);
+        Ok((store, report))
+    }
+
+    /// Figures of the search index.
+    #[must_use]
+    pub fn search_stats(&self) -> SearchStats {
+        self.inner.search.stats()
     }
 
     fn stop(&mut self) {
         self.inner.signal.lock().stop = true;
         self.inner.wake.notify_all();
+        self.inner.search.stop();
+        if let Some(indexer) = self.indexer.take()
+            && indexer.join().is_err()
+        {
+            tracing::error!("the search index's thread has panicked");
+        }
         if let Some(keeper) = self.keeper.take()
             && keeper.join().is_err()
         {
@@ -392,43 +417,6 @@ fn replay(
     Ok(applied)
 }
 
-/// Refuses what no correct caller commits, before anything is written. Loads the channels it changes, too, so that
-/// most of what applying could fail at has failed before.
-fn check_lot(view: &View, lot: &[Commit]) -> Result<()> {
-    let mut heads: foldhash::HashMap<ChannelNo, u64> = foldhash::HashMap::default();
-    let mut names: foldhash::HashSet<&ChannelKey> = foldhash::HashSet::default();
-    if lot.is_empty() || lot.iter().any(|commit| commit.records.is_empty()) {
-        return Err(out_of_order("a lot or a commit without records"));
-    }
-    for record in lot.iter().flat_map(|commit| &commit.records) {
-        if let Record::ChannelCreated { channel, key } = record {
-            let taken = heads.contains_key(channel) || view.head_seq(*channel)?.is_some();
-            if taken || !names.insert(key) || view.channel_no(key)?.is_some() {
-                return Err(out_of_order(format_args!("channel {key:?} or its number {} exists", channel.0)));
-            }
-            heads.insert(*channel, 0);
-            continue;
-        }
-        let Some(channel) = record.channel() else { continue };
-        let head = match heads.entry(channel) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(free) => match view.head_seq(channel)? {
-                Some(head) => free.insert(head),
-                None => return Err(out_of_order(format_args!("channel number {} does not exist", channel.0))),
-            },
-        };
-        if let Record::Message(message) = record {
-            if message.message_seq.get() != *head + 1 {
-                let seq = message.message_seq;
-                let detail = format_args!("message_seq {seq} after head {head} of channel number {}", channel.0);
-                return Err(out_of_order(detail));
-            }
-            *head += 1;
-        }
-    }
-    Ok(())
-}
-
 impl Inner {
     fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.read())
@@ -495,6 +483,8 @@ impl Inner {
                 }
             }
         }
+        // Before the mark: whoever reads it knows that the index was told of everything up to it.
+        self.search.committed(lot, &written.versions);
         *self.applied.lock() = mark;
         self.version.store(mark.version.get(), Ordering::Release);
         self.lots.fetch_add(1, Ordering::Relaxed);
@@ -704,8 +694,9 @@ impl Store for DurableStore {
         self.inner.read(|view| view.message_changes(channel, since, max))
     }
 
-    fn search(&self, _: ChannelNo, _: &super::SearchQuery) -> Result<super::SearchFound> {
-        Err(StoreError::damaged("not there yet", ""))
+    fn search(&self, channel: ChannelNo, query: &super::SearchQuery) -> Result<super::SearchFound> {
+        self.inner.check_usable()?;
+        self.inner.search.search(&*self.inner, channel, query)
     }
     fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64> {
         self.inner.read(|view| view.mentions_after(channel, uid, floor))
@@ -829,5 +820,6 @@ impl Store for DurableStore {
     }
 }
 
+mod searching;
 #[cfg(test)]
 mod tests;

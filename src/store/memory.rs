@@ -7,25 +7,28 @@
 //!
 //! For tests it can fail or hold the next commit, damage a message, stop its clock and shrink its ring of recent changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
-use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, MessageId, Uid, Version};
+use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, MessageRecord, Probe, ReadCounts, Record,
-    Result, SearchFound, SearchQuery, SeqRange, Store, StoreError, StoreStats, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
+    SearchFound, SearchQuery, SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
-use crate::domain::channel::{ChannelProfile, ChannelSettings, Membership, Role};
+use crate::clock;
+use crate::domain::channel::{ChannelProfile, Membership};
 use crate::domain::content::{fold, search_text};
 use crate::domain::conversation::{ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo};
-use crate::domain::message::{Digest, Extras, Message, MessageFlags, MessageState, Reacted, chain_digest, fingerprint};
+use crate::domain::message::{Digest, Message, MessageState};
 use crate::domain::refusal::ErrorKind;
 use crate::domain::user::{Relation, UserSettings};
+
+mod state;
+
+use state::{State, Stored};
 
 /// How many recent changes are kept by [`MemoryStore::new`]: as the durable store (store.md section 3).
 pub const RING_CHANGES: usize = 131_072;
@@ -50,186 +53,6 @@ struct CommitControl {
     failures: VecDeque<ErrorKind>,
     held: bool,
     waiting: usize,
-}
-
-#[derive(Default)]
-struct State {
-    version: Version,
-    breaks: Vec<(Version, Version)>,
-    channels: HashMap<ChannelNo, Channel>,
-    names: HashMap<ChannelKey, ChannelNo>,
-    aliases: HashMap<String, ChannelNo>,
-    ids: BTreeMap<MessageId, (ChannelNo, u64)>,
-    /// Channels in which a user has any state.
-    channels_of: HashMap<Uid, BTreeSet<ChannelNo>>,
-    users: BTreeSet<Uid>,
-    senders: BTreeSet<Uid>,
-    tokens: BTreeMap<(Uid, u8), (u8, CredentialHash)>,
-    keys: BTreeMap<String, ApiKey>,
-    settings: BTreeMap<Uid, UserSettings>,
-    relations: BTreeMap<Uid, BTreeMap<Uid, Relation>>,
-    files: BTreeMap<FileId, FileInfo>,
-    references: BTreeMap<FileId, BTreeSet<(ChannelNo, u64)>>,
-    ring: VecDeque<(Version, ChannelNo)>,
-    ring_max: usize,
-    /// Version of the last change the ring has forgotten.
-    ring_floor: Version,
-    lots: u64,
-    payload_bytes: u64,
-}
-
-struct Channel {
-    key: ChannelKey,
-    settings: ChannelSettings,
-    messages: Vec<Stored>,
-    states: BTreeMap<Uid, ConversationState>,
-    by_name: HashMap<(Uid, ClientMsgNo), u64>,
-    fingerprints: BTreeSet<u64>,
-    created: Version,
-    changed: Version,
-    profile: Option<ChannelProfile>,
-    roles: BTreeMap<Uid, Role>,
-}
-
-struct Stored {
-    record: MessageRecord,
-    version: Version,
-    digest: Digest,
-    expired: bool,
-    revoked: bool,
-    damaged: bool,
-    /// Payload, extras and version of the last edit.
-    edit: Option<(Bytes, Option<Box<Extras>>, Version)>,
-    /// In the order of each user's present reaction.
-    reactions: Vec<Reacted>,
-    /// Version of the last change after it was stored; zero: none.
-    changed: Version,
-}
-
-impl Stored {
-    fn seq(&self) -> u64 {
-        self.record.message_seq.get()
-    }
-
-    fn countable_for(&self, uid: &Uid) -> bool {
-        let flags = self.record.flags;
-        flags.red_dot && !flags.sync_once && !self.is_over() && self.record.from_uid != *uid
-    }
-
-    fn is_over(&self) -> bool {
-        self.expired || self.revoked
-    }
-
-    fn extras(&self) -> Option<&Extras> {
-        match &self.edit {
-            Some((_, extras, _)) => extras.as_deref(),
-            None => self.record.extras.as_deref(),
-        }
-    }
-
-    fn mentions(&self, uid: &Uid) -> bool {
-        let named = |extras: &Extras| extras.mention_all || extras.mentions.contains(uid);
-        !self.is_over() && self.record.from_uid != *uid && self.extras().is_some_and(named)
-    }
-
-    fn due_ms(&self) -> Option<u64> {
-        let live = self.record.expire_s > 0 && !self.expired;
-        live.then(|| self.version.unix_ms() + u64::from(self.record.expire_s) * 1_000)
-    }
-
-    fn read(&self, key: &ChannelKey) -> Message {
-        let record = &self.record;
-        if self.damaged {
-            return Message {
-                channel: key.clone(),
-                message_seq: record.message_seq,
-                message_id: Version::ZERO,
-                from_uid: Uid::from_stored(""),
-                client_msg_no: ClientMsgNo::from_stored(""),
-                flags: MessageFlags::default(),
-                setting: 0,
-                topic: String::new(),
-                expire_s: 0,
-                payload: Bytes::new(),
-                extras: None,
-                edited: Version::ZERO,
-                reactions: Vec::new(),
-                state: MessageState::Damaged,
-            };
-        }
-        let (payload, extras) = match (&self.edit, self.is_over()) {
-            (_, true) => (Bytes::new(), None),
-            (Some((payload, extras, _)), false) => (payload.clone(), extras.clone()),
-            (None, false) => (record.payload.clone(), record.extras.clone()),
-        };
-        Message {
-            channel: key.clone(),
-            message_seq: record.message_seq,
-            message_id: self.version,
-            from_uid: record.from_uid.clone(),
-            client_msg_no: record.client_msg_no.clone(),
-            flags: record.flags,
-            setting: record.setting,
-            topic: record.topic.clone(),
-            expire_s: record.expire_s,
-            payload,
-            extras,
-            edited: self.edit.as_ref().map_or(Version::ZERO, |(.., version)| *version),
-            reactions: if self.is_over() { Vec::new() } else { self.reactions.clone() },
-            state: match (self.revoked, self.expired) {
-                (true, _) => MessageState::Revoked,
-                (false, true) => MessageState::Expired,
-                (false, false) => MessageState::Live,
-            },
-        }
-    }
-}
-
-impl Channel {
-    fn new(key: ChannelKey) -> Self {
-        Self {
-            key,
-            settings: ChannelSettings::default(),
-            messages: Vec::new(),
-            states: BTreeMap::new(),
-            by_name: HashMap::new(),
-            fingerprints: BTreeSet::new(),
-            created: Version::ZERO,
-            changed: Version::ZERO,
-            profile: None,
-            roles: BTreeMap::new(),
-        }
-    }
-
-    fn membership(&self, uid: &Uid) -> Option<Membership> {
-        let state = self.states.get(uid).filter(|state| state.is_member())?;
-        let role = self.roles.get(uid).copied().unwrap_or_default();
-        Some(Membership { role, join_floor: state.join_floor, since: state.join_version })
-    }
-
-    fn message_mut(&mut self, seq: u64) -> Option<&mut Stored> {
-        let place = usize::try_from(seq.checked_sub(1)?).ok()?;
-        self.messages.get_mut(place)
-    }
-
-    fn head(&self) -> u64 {
-        self.messages.len() as u64
-    }
-
-    fn message(&self, seq: u64) -> Option<&Stored> {
-        let place = usize::try_from(seq.checked_sub(1)?).ok()?;
-        self.messages.get(place)
-    }
-
-    /// Countable messages above `floor`, newest first.
-    fn countable<'a>(&'a self, uid: &'a Uid, floor: u64) -> impl Iterator<Item = u64> + 'a {
-        self.messages
-            .iter()
-            .rev()
-            .take_while(move |m| m.seq() > floor)
-            .filter(move |m| m.countable_for(uid))
-            .map(Stored::seq)
-    }
 }
 
 impl Default for MemoryStore {
@@ -299,9 +122,7 @@ impl MemoryStore {
 
     fn now_us(&self) -> u64 {
         match self.clock_us.load(Ordering::SeqCst) {
-            0 => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
+            0 => clock::now_us(),
             us => us,
         }
     }
@@ -312,251 +133,6 @@ impl MemoryStore {
 
     fn count_log(&self, reads: u64) {
         self.log_reads.fetch_add(reads, Ordering::Relaxed);
-    }
-}
-
-fn defect(detail: impl std::fmt::Display) -> StoreError {
-    StoreError { operation: "commit", kind: ErrorKind::Internal, detail: detail.to_string(), source: None }
-}
-
-impl State {
-    /// Refuses what no correct caller commits, before anything is applied: this keeps a failed lot without a trace.
-    fn check(&self, lot: &[Commit]) -> Result<()> {
-        let mut heads: HashMap<ChannelNo, u64> = HashMap::new();
-        let mut names: BTreeSet<&ChannelKey> = BTreeSet::new();
-        if lot.is_empty() || lot.iter().any(|commit| commit.records.is_empty()) {
-            return Err(defect("a lot or a commit without records"));
-        }
-        for record in lot.iter().flat_map(|commit| &commit.records) {
-            if let Record::ChannelCreated { channel, key } = record {
-                let taken = self.channels.contains_key(channel) || heads.contains_key(channel);
-                if taken || self.names.contains_key(key) || !names.insert(key) {
-                    return Err(defect(format_args!("channel {key:?} or its number {} exists", channel.0)));
-                }
-                heads.insert(*channel, 0);
-                continue;
-            }
-            let Some(channel) = record.channel() else { continue };
-            let stored = self.channels.get(&channel).map(Channel::head);
-            let head = match heads.get(&channel).copied().or(stored) {
-                Some(head) => head,
-                None => return Err(defect(format_args!("channel {} does not exist", channel.0))),
-            };
-            if let Record::Message(message) = record {
-                if message.message_seq.get() != head + 1 {
-                    let seq = message.message_seq;
-                    return Err(defect(format_args!("message_seq {seq} after head {head} of channel {}", channel.0)));
-                }
-                heads.insert(channel, head + 1);
-            }
-        }
-        Ok(())
-    }
-
-    fn channel_changed(&mut self, channel: ChannelNo, version: Version) {
-        if let Some(found) = self.channels.get_mut(&channel) {
-            found.changed = version;
-        }
-        self.ring.push_back((version, channel));
-        while self.ring.len() > self.ring_max {
-            if let Some((forgotten, _)) = self.ring.pop_front() {
-                self.ring_floor = forgotten;
-            }
-        }
-    }
-
-    /// The user's state in the channel, made when there is none.
-    fn state_of(&mut self, channel: ChannelNo, uid: &Uid) -> Option<&mut ConversationState> {
-        let found = self.channels.get_mut(&channel)?;
-        self.channels_of.entry(uid.clone()).or_default().insert(channel);
-        Some(found.states.entry(uid.clone()).or_default())
-    }
-
-    fn join(&mut self, channel: ChannelNo, uid: &Uid, join_floor: u64, version: Version) {
-        if let Some(state) = self.state_of(channel, uid)
-            && !state.is_member()
-        {
-            state.join_floor = join_floor;
-            state.join_version = version;
-        }
-    }
-
-    fn apply(&mut self, record: &Record, version: Version) {
-        match record {
-            Record::ChannelCreated { channel, key } => {
-                self.names.insert(key.clone(), *channel);
-                self.channels.insert(*channel, Channel { created: version, ..Channel::new(key.clone()) });
-                if let Some((a, b)) = key.pair() {
-                    self.join(*channel, &a, 0, version);
-                    self.join(*channel, &b, 0, version);
-                }
-                if let Some(visitor) = key.visitor() {
-                    self.join(*channel, &visitor, 0, version);
-                }
-            }
-            Record::ChannelSettings { channel, settings } => {
-                if let Some(found) = self.channels.get_mut(channel) {
-                    found.settings = *settings;
-                }
-                self.channel_changed(*channel, version);
-            }
-            Record::Message(message) => self.apply_message(message, version),
-            Record::MembersAdded { channel, join_floor, uids } => {
-                for uid in uids {
-                    self.join(*channel, uid, *join_floor, version);
-                }
-            }
-            Record::MembersRemoved { channel, delete_floor, uids } => {
-                let Some(found) = self.channels.get_mut(channel) else { return };
-                for uid in uids {
-                    if let Some(state) = found.states.get_mut(uid)
-                        && state.is_member()
-                    {
-                        state.leave_version = version;
-                        state.delete_floor = state.delete_floor.max(*delete_floor);
-                        state.delete_version = version;
-                        found.roles.remove(uid);
-                    }
-                }
-            }
-            Record::ReadPosition { channel, uid, seq } => {
-                if let Some(state) = self.state_of(*channel, uid) {
-                    state.read_seq = *seq;
-                    state.read_version = version;
-                }
-            }
-            Record::ConversationDeleted { channel, uid, delete_floor } => {
-                if let Some(state) = self.state_of(*channel, uid) {
-                    state.delete_floor = state.delete_floor.max(*delete_floor);
-                    state.delete_version = version;
-                }
-            }
-            Record::MessagesExpired { channel, seqs } => {
-                if let Some(found) = self.channels.get_mut(channel) {
-                    for seq in seqs {
-                        if let Some(message) = found.message_mut(*seq) {
-                            message.expired = true;
-                            message.changed = version;
-                        }
-                    }
-                }
-                self.channel_changed(*channel, version);
-            }
-            Record::MessageRevoked { channel, seq, .. } => {
-                self.change_message(*channel, *seq, version, |message| message.revoked |= !message.expired);
-            }
-            Record::MessageEdited { channel, seq, payload, extras, .. } => {
-                self.change_message(*channel, *seq, version, |message| {
-                    message.edit = Some((payload.clone(), extras.clone(), version));
-                });
-                self.refer(*channel, *seq, extras.as_deref());
-            }
-            Record::MessageReacted { channel, seq, uid, reaction } => {
-                self.change_message(*channel, *seq, version, |message| {
-                    let before = message.reactions.iter().position(|reacted| reacted.uid == *uid);
-                    match (before, reaction) {
-                        (Some(at), Some(reaction)) if message.reactions[at].reaction == *reaction => {}
-                        (before, reaction) => {
-                            before.map(|at| message.reactions.remove(at));
-                            let now = reaction.map(|reaction| Reacted { uid: uid.clone(), reaction });
-                            message.reactions.extend(now);
-                        }
-                    }
-                });
-            }
-            Record::MemberRole { channel, uid, role } => {
-                if let Some(found) = self.channels.get_mut(channel)
-                    && found.membership(uid).is_some()
-                {
-                    found.roles.insert(uid.clone(), *role);
-                }
-            }
-            Record::ChannelProfile { channel, profile } => {
-                if let Some(found) = self.channels.get_mut(channel) {
-                    found.profile = Some((**profile).clone());
-                }
-                self.channel_changed(*channel, version);
-            }
-            Record::ConversationFlags { channel, uid, flags } => {
-                if let Some(state) = self.state_of(*channel, uid) {
-                    state.flags = *flags;
-                    state.flags_version = version;
-                }
-            }
-            Record::UserSettings { uid, settings } => {
-                self.settings.insert(uid.clone(), *settings);
-            }
-            Record::Relation { uid, peer, relation } => {
-                let relations = self.relations.entry(uid.clone()).or_default();
-                match *relation == Relation::default() {
-                    true => relations.remove(peer),
-                    false => relations.insert(peer.clone(), *relation),
-                };
-            }
-            Record::File(file) => {
-                let info = FileInfo { record: (**file).clone(), created: version };
-                self.files.insert(file.file_id.clone(), info);
-            }
-            Record::FileRemoved { file_id } => {
-                self.files.remove(file_id);
-            }
-            Record::UserCreated { uid } => {
-                self.users.insert(uid.clone());
-            }
-            Record::UserToken { uid, device_flag, device_level, token } => {
-                let device = (uid.clone(), device_flag.0);
-                match token {
-                    Some(token) => self.tokens.insert(device, (*device_level, *token)),
-                    None => self.tokens.remove(&device),
-                };
-            }
-            Record::ApiKey(key) => {
-                self.keys.insert(key.key_id.clone(), key.clone());
-            }
-            Record::Alias { alias, channel } => {
-                self.aliases.insert(alias.clone(), *channel);
-            }
-            Record::Break { kept, until } => self.breaks.push((*kept, *until)),
-        }
-    }
-
-    fn change_message(&mut self, channel: ChannelNo, seq: u64, version: Version, change: impl FnOnce(&mut Stored)) {
-        if let Some(message) = self.channels.get_mut(&channel).and_then(|found| found.message_mut(seq)) {
-            change(message);
-            message.changed = version;
-            self.channel_changed(channel, version);
-        }
-    }
-
-    fn refer(&mut self, channel: ChannelNo, seq: u64, extras: Option<&Extras>) {
-        for file_id in extras.into_iter().flat_map(|extras| &extras.files) {
-            self.references.entry(file_id.clone()).or_default().insert((channel, seq));
-        }
-    }
-
-    fn apply_message(&mut self, record: &MessageRecord, version: Version) {
-        let Some(channel) = self.channels.get_mut(&record.channel) else { return };
-        let previous = channel.messages.last().map_or(Digest::default(), |message| message.digest);
-        let seq = record.message_seq.get();
-        let digest = chain_digest(&previous, seq, version, &record.from_uid, &record.client_msg_no, &record.payload);
-        channel.by_name.entry((record.from_uid.clone(), record.client_msg_no.clone())).or_insert(seq);
-        channel.fingerprints.insert(fingerprint(&record.from_uid, &record.client_msg_no));
-        channel.messages.push(Stored {
-            record: record.clone(),
-            version,
-            digest,
-            expired: false,
-            revoked: false,
-            damaged: false,
-            edit: None,
-            reactions: Vec::new(),
-            changed: Version::ZERO,
-        });
-        self.payload_bytes += record.payload.len() as u64;
-        self.ids.insert(version, (record.channel, seq));
-        self.senders.insert(record.from_uid.clone());
-        self.refer(record.channel, seq, record.extras.as_deref());
-        self.channel_changed(record.channel, version);
     }
 }
 

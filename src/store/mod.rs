@@ -20,10 +20,13 @@ use crate::domain::message::{Digest, Extras, Message, MessageFlags, Reaction};
 use crate::domain::refusal::ErrorKind;
 use crate::domain::user::{Relation, UserSettings};
 
+pub mod blobs;
 pub mod durable;
 pub mod log;
 pub mod memory;
+mod quiet;
 pub mod record;
+pub mod search;
 mod view;
 
 /// Dense internal number of a channel, from 0, given by the record that first uses it.
@@ -340,7 +343,8 @@ pub struct SearchQuery {
     pub last: u64,
     /// Most messages found.
     pub limit: usize,
-    /// Most messages whose text is read; beyond it the answer says where it stopped.
+    /// Most messages whose text is read; beyond it the answer says where it stopped. A part of the index that was asked
+    /// counts as one, however many messages it speaks for.
     pub scan_max: usize,
 }
 
@@ -498,7 +502,7 @@ pub trait Store: Send + Sync + 'static {
     fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>>;
     /// All members with what they may do, ordered by when they joined, then by uid. As many rows as they fill.
     fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>>;
-    /// The channel's profile. One row at most. `None`: it never had one.
+    /// The channel's profile. Two rows at most. `None`: it never had one.
     fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>>;
     /// Digest of the prefix up to `seq` (0: all zero). Two rows at most. `None`: beyond head.
     fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>>;

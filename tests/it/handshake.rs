@@ -229,13 +229,7 @@ async fn how_bytes_are_cut_does_not_matter() {
         channel_type: 1,
         client_msg_no: "n".into(),
         payload: b"hi"[..].into(),
-        red_dot: true,
-        no_persist: false,
-        sync_once: false,
-        setting: 0,
-        topic: "".into(),
-        expire: 0,
-        durability: protocol::native::Durability::Disk,
+        ..protocol::native::Send::default()
     });
     // All in one packet: the frames stand behind the request head.
     let mut all = upgrade_request(Some(json.subprotocol()));

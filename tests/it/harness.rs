@@ -262,13 +262,7 @@ impl Client {
             channel_type,
             client_msg_no: "".into(),
             payload: payload.into(),
-            red_dot: true,
-            no_persist: false,
-            sync_once: false,
-            setting: 0,
-            topic: "".into(),
-            expire: 0,
-            durability: protocol::native::Durability::Disk,
+            ..protocol::native::Send::default()
         }
     }
 

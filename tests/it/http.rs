@@ -17,6 +17,8 @@ pub struct Answer {
     pub status: StatusCode,
     pub version: Option<u64>,
     pub reset: Option<String>,
+    pub headers: reqwest::header::HeaderMap,
+    pub bytes: Vec<u8>,
     pub json: Value,
 }
 
@@ -58,6 +60,40 @@ impl Caller {
         Self::read(request.send().await.expect("an answer")).await
     }
 
+    /// Any method, with JSON or without, the credential in the header `token`.
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let body = body.map(|json| json.to_string()).unwrap_or_default();
+        self.raw(method, path, &[("token", &self.credential)], body).await
+    }
+
+    /// As [`Caller::call`], for what must succeed.
+    pub async fn ok(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let answer = self.call(method, path, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{method} {path}: {}", answer.json);
+        answer.json
+    }
+
+    /// Any request, byte for byte; no credential but the headers'.
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Self::read(request.body(body).send().await.expect("an answer")).await
+    }
+
+    /// The credential.
+    pub fn credential(&self) -> &str {
+        &self.credential
+    }
+
     /// Sends a message that counts; the answer's fields.
     pub async fn send(&self, from: &str, channel_id: &str, channel_type: u8, text: &str) -> Value {
         use base64::Engine;
@@ -72,12 +108,10 @@ impl Caller {
     async fn read(response: Response) -> Answer {
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (status, version, reset) = (response.status(), header("x-chinwag-version"), header("x-chinwag-reset"));
-        let text = response.text().await.expect("a body");
-        Answer {
-            status,
-            version: version.and_then(|v| v.parse().ok()),
-            reset,
-            json: serde_json::from_str(&text).unwrap_or(Value::String(text)),
-        }
+        let headers = response.headers().clone();
+        let bytes = response.bytes().await.expect("a body").to_vec();
+        let text = String::from_utf8_lossy(&bytes);
+        let json = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));
+        Answer { status, version: version.and_then(|v| v.parse().ok()), reset, headers, bytes, json }
     }
 }

@@ -71,13 +71,7 @@ async fn ten_thousand_sends_in_one_write_are_all_acked_in_order() {
                 // Every other one is to be deduped, which may need a look-up.
                 client_msg_no: if client_seq % 2 == 0 { format!("n{client_seq}").into() } else { "".into() },
                 payload: client_seq.to_string().into_bytes().into(),
-                red_dot: true,
-                no_persist: false,
-                sync_once: false,
-                setting: 0,
-                topic: "".into(),
-                expire: 0,
-                durability: Durability::Disk,
+                ..protocol::native::Send::default()
             }),
         ));
     }
@@ -248,8 +242,7 @@ async fn what_is_not_persisted_is_delivered_and_not_stored() {
         send.no_persist = true;
         let ack = a.ask_send(send).await.expect("acked");
         assert_eq!((ack.message_seq, ack.level), (0, Durability::Memory));
-        let now_ms =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis() as u64;
+        let now_ms = chinwag::clock::now_ms();
         assert!(ack.timestamp.abs_diff(now_ms) < 60_000, "an ack's time is the time: {}", ack.timestamp);
         assert!(!ack.client_msg_no.is_empty());
         let deliver = b.deliver().await;

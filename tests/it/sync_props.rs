@@ -359,13 +359,7 @@ impl World {
                         client_msg_no: ack.client_msg_no.clone(),
                         timestamp: ack.timestamp,
                         payload: b"from u"[..].into(),
-                        red_dot: true,
-                        no_persist: false,
-                        sync_once: false,
-                        setting: 0,
-                        topic: "".into(),
-                        expire: 0,
-                        state: MessageState::Live,
+                        ..MessageItem::default()
                     };
                     let top = replica.conversations.get(&key).map_or(0, Conversation::top);
                     replica.take_message(&key, &message);

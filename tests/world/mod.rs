@@ -131,7 +131,7 @@ impl Acked {
                     message_seq: MessageSeq::new(seq).expect("seq"),
                     from_uid: uid(rng.random_range(0..4)),
                     client_msg_no: ClientMsgNo::from_stored(&format!("{channel}-{seq}-{}", rng.random::<u32>())),
-                    flags: MessageFlags { red_dot: seq % 3 != 0, ..MessageFlags::default() },
+                    flags: MessageFlags { red_dot: !seq.is_multiple_of(3), ..MessageFlags::default() },
                     setting: 0,
                     topic: String::new(),
                     expire_s: 0,

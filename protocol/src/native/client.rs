@@ -7,9 +7,12 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::groups::{Expel, GiveRole, Group, Invite, Leave, Members, Profile};
+use super::messages::{Changes, Edit, React, ReadBy, Revoke, Search};
 use super::parts::{bounded, bytes, is_default, is_true, number, yes};
+use super::people::{Flags, Relation, Relations, Settings};
 use super::tagged::tagged;
-use super::{CURSORS_MAX, Durability, UIDS_MAX};
+use super::{CURSORS_MAX, Durability, FILES_MAX, MENTIONS_MAX, UIDS_MAX};
 
 tagged! {
     ['de: 'a]
@@ -41,6 +44,40 @@ tagged! {
         Signal(Signal<'a>) = "signal",
         /// Who is online?
         Presence(Presence<'a>) = "presence",
+        /// Take a message back.
+        Revoke(Revoke<'a>) = "revoke",
+        /// Say something else instead.
+        Edit(Edit<'a>) = "edit",
+        /// Like it, or not.
+        React(React<'a>) = "react",
+        /// Which messages changed?
+        Changes(Changes<'a>) = "changes",
+        /// Who has read it?
+        ReadBy(ReadBy<'a>) = "read_by",
+        /// Where was that said?
+        Search(Search<'a>) = "search",
+        /// Pin, mute, accept.
+        Flags(Flags<'a>) = "flags",
+        /// A contact, a blocked user.
+        Relation(Relation<'a>) = "relation",
+        /// Who is a contact, who is blocked?
+        Relations(Relations) = "relations",
+        /// About strangers.
+        Settings(Settings) = "settings",
+        /// Make a group.
+        Group(Group<'a>) = "group",
+        /// A group's name, icon, description.
+        Profile(Profile<'a>) = "profile",
+        /// Who is in it?
+        Members(Members<'a>) = "members",
+        /// Come in.
+        Invite(Invite<'a>) = "invite",
+        /// Go out.
+        Expel(Expel<'a>) = "expel",
+        /// What a member may do.
+        Role(GiveRole<'a>) = "role",
+        /// I go.
+        Leave(Leave<'a>) = "leave",
     }
 }
 
@@ -151,6 +188,42 @@ pub struct Send<'a> {
     /// How sure the ack has to be.
     #[serde(default, skip_serializing_if = "is_default")]
     pub durability: Durability,
+    /// message_id of the message it answers or quotes; 0: none.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
+    pub reply_to: u64,
+    /// Users it mentions. At most [`MENTIONS_MAX`].
+    #[serde(borrow, default, skip_serializing_if = "is_default", deserialize_with = "bounded::<_, _, MENTIONS_MAX>")]
+    pub mentions: Vec<Cow<'a, str>>,
+    /// It mentions every member.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mention_all: bool,
+    /// Files it carries. At most [`FILES_MAX`].
+    #[serde(borrow, default, skip_serializing_if = "is_default", deserialize_with = "bounded::<_, _, FILES_MAX>")]
+    pub files: Vec<Cow<'a, str>>,
+}
+
+impl Default for Send<'_> {
+    /// Every field at what its absence means; the ones without a default empty.
+    fn default() -> Self {
+        Self {
+            client_seq: 0,
+            channel_id: Cow::Borrowed(""),
+            channel_type: 0,
+            client_msg_no: Cow::Borrowed(""),
+            payload: Cow::Borrowed(&[]),
+            red_dot: true,
+            no_persist: false,
+            sync_once: false,
+            setting: 0,
+            topic: Cow::Borrowed(""),
+            expire: 0,
+            durability: Durability::Disk,
+            reply_to: 0,
+            mentions: Vec::new(),
+            mention_all: false,
+            files: Vec::new(),
+        }
+    }
 }
 
 /// Everything up to here has arrived. Cumulative, no reply, never refused.

@@ -19,13 +19,19 @@
 mod client;
 mod decode;
 mod encode;
+mod groups;
+mod messages;
 mod parts;
+mod people;
 mod server;
 mod tagged;
 
 pub use client::*;
 pub use decode::{decode_client, decode_server};
 pub use encode::{encode_ack, encode_client, encode_deliver, encode_server};
+pub use groups::*;
+pub use messages::*;
+pub use people::*;
 pub use server::*;
 
 use parts::words;
@@ -36,8 +42,12 @@ pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 pub const DEPTH_MAX: usize = 16;
 /// Most cursors in one `sync` or `resume`: as many conversations as a user is expected to have.
 pub const CURSORS_MAX: usize = 100_000;
-/// Most uids in one `presence`.
+/// Most uids in one `presence`, `group`, `invite` or `expel`.
 pub const UIDS_MAX: usize = 1_000;
+/// Most users one message mentions.
+pub const MENTIONS_MAX: usize = 100;
+/// Most files one message carries.
+pub const FILES_MAX: usize = 32;
 /// Longest name of a signal in bytes.
 pub const SIGNAL_NAME_BYTES_MAX: usize = 32;
 /// Largest data of a signal in bytes.

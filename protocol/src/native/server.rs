@@ -7,7 +7,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::groups::{ChannelEvent, MembersList, ProfileNow};
+use super::messages::{ChangesPage, MessageEvent, Readers};
 use super::parts::{bytes, is_default, is_true, number, words, yes};
+use super::people::{FlagsEvent, RelationsList, SettingsNow};
 use super::tagged::{Tagged, tagged};
 use super::{Durability, Ping, Pong};
 use crate::close::Reconnect;
@@ -42,6 +45,18 @@ tagged! {
         Explained(Explained<'a>) = "explained",
         /// Who is online.
         Peers(Peers<'a>) = "peers",
+        /// Which messages changed.
+        Changes(ChangesPage<'a>) = "changes",
+        /// Who has read it.
+        Readers(Readers<'a>) = "readers",
+        /// Contacts and blocked users.
+        Relations(RelationsList<'a>) = "relations",
+        /// Settings as they are now.
+        Settings(SettingsNow) = "settings",
+        /// How a channel presents itself.
+        Profile(ProfileNow<'a>) = "profile",
+        /// Who is in a channel.
+        Members(MembersList<'a>) = "members",
         /// The connection ends.
         Closing(Closing<'a>) = "closing",
     }
@@ -59,6 +74,12 @@ tagged! {
         Conversation(ConversationEvent<'a>) = "conversation",
         /// Members changed.
         Member(MemberEvent<'a>) = "member",
+        /// A message was revoked, edited or reacted to.
+        Message(MessageEvent<'a>) = "message",
+        /// A conversation was pinned, muted or accepted on another device.
+        Flags(FlagsEvent<'a>) = "flags",
+        /// A group's profile or roles changed.
+        Channel(ChannelEvent<'a>) = "channel",
         /// Sync again.
         Resync(ResyncEvent) = "resync",
         /// A kind this side does not know. Never sent.
@@ -278,6 +299,55 @@ pub struct MessageItem<'a> {
     /// Whether it can still be shown.
     #[serde(default, skip_serializing_if = "is_default")]
     pub state: MessageState,
+    /// message_id of the message it answers or quotes; 0: none.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
+    pub reply_to: u64,
+    /// Users it mentions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mentions: Vec<Cow<'a, str>>,
+    /// It mentions every member.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mention_all: bool,
+    /// Files it carries.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub files: Vec<Cow<'a, str>>,
+    /// Version of its last edit; 0: never edited.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
+    pub edited: u64,
+    /// Who likes it, in the order they said so.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub likes: Vec<Cow<'a, str>>,
+    /// Who dislikes it, in the order they said so.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dislikes: Vec<Cow<'a, str>>,
+}
+
+impl Default for MessageItem<'_> {
+    /// Every field at what its absence means; the ones without a default empty.
+    fn default() -> Self {
+        Self {
+            message_seq: 0,
+            message_id: 0,
+            from_uid: Cow::Borrowed(""),
+            client_msg_no: Cow::Borrowed(""),
+            timestamp: 0,
+            payload: Cow::Borrowed(&[]),
+            red_dot: true,
+            no_persist: false,
+            sync_once: false,
+            setting: 0,
+            topic: Cow::Borrowed(""),
+            expire: 0,
+            state: MessageState::Live,
+            reply_to: 0,
+            mentions: Vec::new(),
+            mention_all: false,
+            files: Vec::new(),
+            edited: 0,
+            likes: Vec::new(),
+            dislikes: Vec::new(),
+        }
+    }
 }
 
 /// Messages of one channel, live, in order.
@@ -349,9 +419,24 @@ pub struct Row<'a> {
     /// Lowest seq in `recents`; 0: none.
     #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
     pub first_seq: u64,
-    /// Older messages that changed: fetch them again.
+    /// Messages the client holds that changed: fetch them again.
     #[serde(default, skip_serializing_if = "is_default")]
     pub changed: Vec<u64>,
+    /// More changed than `changed` lists: ask with `changes`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub changed_more: bool,
+    /// Messages among the unread that mention this user.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
+    pub mentions: u64,
+    /// Kept on top.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pinned: bool,
+    /// Without notifications.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub muted: bool,
+    /// A message request.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub request: bool,
     /// Newest messages, newest first.
     #[serde(default, skip_serializing_if = "is_default")]
     pub recents: Vec<MessageItem<'a>>,
@@ -401,6 +486,10 @@ pub struct Messages<'a> {
     /// Head of the channel.
     #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
     pub head_seq: u64,
+    /// Of a search that did not look at its whole range: where to go on, as `last_seq`, or as `first_seq` with
+    /// `oldest_first`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::option")]
+    pub resume: Option<u64>,
 }
 
 /// The change is stored.
@@ -409,8 +498,8 @@ pub struct Done {
     /// The request's number.
     #[serde(deserialize_with = "number::safe")]
     pub client_seq: u64,
-    /// Version of the change.
-    #[serde(deserialize_with = "number::deserialize")]
+    /// Version of the change; 0: it is told by events only.
+    #[serde(default, skip_serializing_if = "is_default", deserialize_with = "number::deserialize")]
     pub version: u64,
     /// Unread messages afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::option")]

@@ -7,6 +7,7 @@ use chinwag_protocol::close::CloseReason;
 use chinwag_protocol::native::*;
 
 const VERSION: u64 = 1_790_000_000_123_456;
+const FILE: &str = "5f0c2f6e-3f0e-4c9e-8d39-5a1f2f8f1a10";
 
 /// (name, frame), the name being unique within its kind.
 pub fn client() -> Vec<(&'static str, ClientFrame<'static>)> {
@@ -61,9 +62,20 @@ pub fn client() -> Vec<(&'static str, ClientFrame<'static>)> {
                 topic: "news".into(),
                 expire: 86_400,
                 durability: Durability::Replicated,
+                ..Send::default()
             }),
         ),
         ("minimal", ClientFrame::Send(send())),
+        (
+            "refers",
+            ClientFrame::Send(Send {
+                reply_to: VERSION,
+                mentions: vec!["bob".into(), "zoë".into()],
+                mention_all: true,
+                files: vec![FILE.into()],
+                ..send()
+            }),
+        ),
         ("full", ClientFrame::Receipt(Receipt { channel_id: "bob".into(), channel_type: 1, message_seq: 18 })),
         (
             "full",
@@ -175,6 +187,242 @@ pub fn client() -> Vec<(&'static str, ClientFrame<'static>)> {
             ClientFrame::Presence(Presence { client_seq: 9, uids: vec!["bob".into(), "zoë".into()], watch: true }),
         ),
     ]
+    .into_iter()
+    .chain(client_messages())
+    .chain(client_people())
+    .chain(client_groups())
+    .collect()
+}
+
+fn client_messages() -> Vec<(&'static str, ClientFrame<'static>)> {
+    let (channel_id, channel_type, message_seq) = ("crew", 2, 20);
+    let search = |text: &'static str| Search {
+        client_seq: 15,
+        channel_id: channel_id.into(),
+        channel_type,
+        text: text.into(),
+        first_seq: 0,
+        last_seq: 0,
+        limit: 0,
+        oldest_first: false,
+    };
+    let react = |reaction| {
+        ClientFrame::React(React { client_seq: 12, channel_id: channel_id.into(), channel_type, message_seq, reaction })
+    };
+    vec![
+        (
+            "full",
+            ClientFrame::Revoke(Revoke { client_seq: 10, channel_id: channel_id.into(), channel_type, message_seq }),
+        ),
+        (
+            "full",
+            ClientFrame::Edit(Edit {
+                client_seq: 11,
+                channel_id: channel_id.into(),
+                channel_type,
+                message_seq,
+                payload: b"hello".as_slice().into(),
+                reply_to: VERSION,
+                mentions: vec!["bob".into(), "zoë".into()],
+                mention_all: true,
+                files: vec![FILE.into()],
+            }),
+        ),
+        (
+            "minimal",
+            ClientFrame::Edit(Edit {
+                client_seq: 11,
+                channel_id: "bob".into(),
+                channel_type: 1,
+                message_seq: 18,
+                payload: b"hello".as_slice().into(),
+                reply_to: 0,
+                mentions: vec![],
+                mention_all: false,
+                files: vec![],
+            }),
+        ),
+        ("like", react(Reaction::Like)),
+        ("dislike", react(Reaction::Dislike)),
+        ("none", react(Reaction::None)),
+        (
+            "full",
+            ClientFrame::Changes(Changes {
+                client_seq: 13,
+                channel_id: channel_id.into(),
+                channel_type,
+                since: VERSION,
+                limit: 100,
+            }),
+        ),
+        (
+            "minimal",
+            ClientFrame::Changes(Changes {
+                client_seq: 13,
+                channel_id: channel_id.into(),
+                channel_type,
+                since: 0,
+                limit: 0,
+            }),
+        ),
+        (
+            "full",
+            ClientFrame::ReadBy(ReadBy {
+                client_seq: 14,
+                channel_id: channel_id.into(),
+                channel_type,
+                message_seq,
+                limit: 2,
+            }),
+        ),
+        (
+            "full",
+            ClientFrame::Search(Search { first_seq: 1, last_seq: 89, limit: 20, oldest_first: true, ..search("çay") }),
+        ),
+        ("minimal", ClientFrame::Search(search("100%"))),
+    ]
+}
+
+fn client_people() -> Vec<(&'static str, ClientFrame<'static>)> {
+    vec![
+        (
+            "full",
+            ClientFrame::Flags(Flags {
+                client_seq: 16,
+                channel_id: "bob".into(),
+                channel_type: 1,
+                pinned: Some(true),
+                muted: Some(false),
+                accepted: Some(true),
+            }),
+        ),
+        (
+            "one",
+            ClientFrame::Flags(Flags {
+                client_seq: 16,
+                channel_id: "bob".into(),
+                channel_type: 1,
+                pinned: None,
+                muted: Some(true),
+                accepted: None,
+            }),
+        ),
+        (
+            "full",
+            ClientFrame::Relation(Relation {
+                client_seq: 17,
+                uid: "mallory".into(),
+                contact: Some(false),
+                blocked: Some(true),
+            }),
+        ),
+        ("full", ClientFrame::Relations(Relations { client_seq: 18 })),
+        ("full", ClientFrame::Settings(Settings { client_seq: 19, strangers: Some(Strangers::Quarantine) })),
+        ("ask", ClientFrame::Settings(Settings { client_seq: 19, strangers: None })),
+    ]
+}
+
+fn client_groups() -> Vec<(&'static str, ClientFrame<'static>)> {
+    let (channel_id, channel_type) = ("crew", 2);
+    let uids = || vec!["bob".into(), "zoë".into()];
+    let profile = || Profile {
+        client_seq: 21,
+        channel_id: channel_id.into(),
+        channel_type,
+        name: None,
+        icon: None,
+        description: None,
+    };
+    vec![
+        (
+            "full",
+            ClientFrame::Group(Group {
+                client_seq: 20,
+                name: "The crew".into(),
+                icon: "https://example.org/crew.png".into(),
+                description: "Who sails".into(),
+                members: uids(),
+            }),
+        ),
+        (
+            "minimal",
+            ClientFrame::Group(Group {
+                client_seq: 20,
+                name: "".into(),
+                icon: "".into(),
+                description: "".into(),
+                members: vec![],
+            }),
+        ),
+        (
+            "full",
+            ClientFrame::Profile(Profile {
+                name: Some("The crew".into()),
+                icon: Some(FILE.into()),
+                description: Some("".into()),
+                ..profile()
+            }),
+        ),
+        ("ask", ClientFrame::Profile(profile())),
+        (
+            "full",
+            ClientFrame::Members(Members {
+                client_seq: 22,
+                channel_id: channel_id.into(),
+                channel_type,
+                skip: 3,
+                limit: 100,
+            }),
+        ),
+        (
+            "full",
+            ClientFrame::Invite(Invite { client_seq: 23, channel_id: channel_id.into(), channel_type, uids: uids() }),
+        ),
+        (
+            "full",
+            ClientFrame::Expel(Expel { client_seq: 24, channel_id: channel_id.into(), channel_type, uids: uids() }),
+        ),
+        (
+            "full",
+            ClientFrame::Role(GiveRole {
+                client_seq: 25,
+                channel_id: channel_id.into(),
+                channel_type,
+                uid: "bob".into(),
+                role: Role::Admin,
+            }),
+        ),
+        ("full", ClientFrame::Leave(Leave { client_seq: 26, channel_id: channel_id.into(), channel_type })),
+    ]
+}
+
+fn edited() -> MessageEvent<'static> {
+    MessageEvent {
+        what: MessageChange::Edited,
+        payload: b"hello".as_slice().into(),
+        reply_to: VERSION,
+        mentions: vec!["bob".into(), "zoë".into()],
+        mention_all: true,
+        files: vec![FILE.into()],
+        ..reacted(Reaction::None)
+    }
+}
+
+fn reacted(reaction: Reaction) -> MessageEvent<'static> {
+    MessageEvent {
+        channel_id: "crew".into(),
+        channel_type: 2,
+        message_seq: 20,
+        version: VERSION + 14,
+        what: MessageChange::Reacted,
+        by: "alice".into(),
+        payload: vec![].into(),
+        reply_to: 0,
+        mentions: vec![],
+        mention_all: false,
+        files: vec![],
+        reaction,
+    }
 }
 
 /// The smallest send.
@@ -183,15 +431,8 @@ pub fn send() -> Send<'static> {
         client_seq: 1,
         channel_id: "bob".into(),
         channel_type: 1,
-        client_msg_no: "".into(),
         payload: b"hi".as_slice().into(),
-        red_dot: true,
-        no_persist: false,
-        sync_once: false,
-        setting: 0,
-        topic: "".into(),
-        expire: 0,
-        durability: Durability::Disk,
+        ..Send::default()
     }
 }
 
@@ -204,13 +445,22 @@ pub fn item() -> MessageItem<'static> {
         client_msg_no: "c-1".into(),
         timestamp: VERSION / 1_000,
         payload: b"hi".as_slice().into(),
-        red_dot: true,
-        no_persist: false,
-        sync_once: false,
-        setting: 0,
-        topic: "".into(),
-        expire: 0,
-        state: MessageState::Live,
+        ..MessageItem::default()
+    }
+}
+
+/// A message of which much is to be said.
+fn discussed_item() -> MessageItem<'static> {
+    MessageItem {
+        message_seq: 20,
+        reply_to: VERSION,
+        mentions: vec!["bob".into(), "zoë".into()],
+        mention_all: true,
+        files: vec![FILE.into()],
+        edited: VERSION + 14,
+        likes: vec!["bob".into(), "carol".into()],
+        dislikes: vec!["zoë".into()],
+        ..item()
     }
 }
 
@@ -247,6 +497,11 @@ fn row() -> Row<'static> {
         complete: true,
         first_seq: 18,
         changed: vec![],
+        changed_more: false,
+        mentions: 0,
+        pinned: false,
+        muted: false,
+        request: false,
         recents: vec![revoked_item(), item()],
     }
 }
@@ -267,6 +522,11 @@ fn gone_row() -> Row<'static> {
         complete: true,
         first_seq: 0,
         changed: vec![],
+        changed_more: false,
+        mentions: 0,
+        pinned: false,
+        muted: false,
+        request: false,
         recents: vec![],
     }
 }
@@ -368,6 +628,14 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
             ServerFrame::Deliver(Deliver { channel_id: "alice".into(), channel_type: 1, messages: vec![item()] }),
         ),
         (
+            "refers",
+            ServerFrame::Deliver(Deliver {
+                channel_id: "crew".into(),
+                channel_type: 2,
+                messages: vec![MessageItem { edited: 0, likes: vec![], dislikes: vec![], ..discussed_item() }],
+            }),
+        ),
+        (
             "full",
             ServerFrame::Gap(Gap {
                 channel_id: "crew".into(),
@@ -416,6 +684,40 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
                 left: vec!["dave".into(), "erin".into()],
             })),
         ),
+        ("message_edited", ServerFrame::Event(Event::Message(edited()))),
+        (
+            "message_revoked",
+            ServerFrame::Event(Event::Message(MessageEvent {
+                what: MessageChange::Revoked,
+                by: "".into(),
+                ..reacted(Reaction::None)
+            })),
+        ),
+        ("message_liked", ServerFrame::Event(Event::Message(reacted(Reaction::Like)))),
+        ("message_unliked", ServerFrame::Event(Event::Message(reacted(Reaction::None)))),
+        (
+            "flags",
+            ServerFrame::Event(Event::Flags(FlagsEvent {
+                channel_id: "bob".into(),
+                channel_type: 1,
+                version: VERSION + 15,
+                pinned: true,
+                muted: true,
+                request: true,
+            })),
+        ),
+        (
+            "channel",
+            ServerFrame::Event(Event::Channel(ChannelEvent {
+                channel_id: "crew".into(),
+                channel_type: 2,
+                version: VERSION + 16,
+                name: Some("The crew".into()),
+                icon: Some(FILE.into()),
+                description: Some("".into()),
+                roles: vec![MemberItem { uid: "bob".into(), role: Role::Admin }],
+            })),
+        ),
         ("resync", ServerFrame::Event(Event::Resync(ResyncEvent { version: VERSION }))),
         (
             "full",
@@ -424,6 +726,22 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
                 more: true,
                 page_after: Some("p1".into()),
                 rows: vec![Row { reset: true, complete: false, changed: vec![3, 5], ..row() }, gone_row()],
+                ..synced()
+            }),
+        ),
+        (
+            "flags",
+            ServerFrame::Synced(Synced {
+                rows: vec![Row {
+                    changed: vec![12],
+                    changed_more: true,
+                    mentions: 1,
+                    pinned: true,
+                    muted: true,
+                    request: true,
+                    recents: vec![discussed_item()],
+                    ..row()
+                }],
                 ..synced()
             }),
         ),
@@ -437,6 +755,19 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
                 messages: vec![item(), revoked_item()],
                 more: true,
                 head_seq: 19,
+                resume: None,
+            }),
+        ),
+        (
+            "found",
+            ServerFrame::Messages(Messages {
+                client_seq: 15,
+                channel_id: "crew".into(),
+                channel_type: 2,
+                messages: vec![discussed_item()],
+                more: true,
+                head_seq: 90_000,
+                resume: Some(17),
             }),
         ),
         (
@@ -452,6 +783,7 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
             "minimal",
             ServerFrame::Done(Done { client_seq: 6, version: VERSION + 13, unread: None, read_to_msg_seq: None }),
         ),
+        ("by_events", ServerFrame::Done(Done { client_seq: 23, version: 0, unread: None, read_to_msg_seq: None })),
         (
             "full",
             ServerFrame::Explained(Explained {
@@ -476,6 +808,91 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
                     Peer { uid: "bob".into(), online: true, last_seen_ms: None },
                     Peer { uid: "zoë".into(), online: false, last_seen_ms: Some(VERSION / 1_000) },
                 ],
+            }),
+        ),
+        (
+            "full",
+            ServerFrame::Changes(ChangesPage {
+                client_seq: 13,
+                channel_id: "crew".into(),
+                channel_type: 2,
+                items: vec![
+                    ChangedItem { message_seq: 20, version: VERSION + 14 },
+                    ChangedItem { message_seq: 3, version: VERSION + 2 },
+                ],
+                more: true,
+            }),
+        ),
+        (
+            "nothing_changed",
+            ServerFrame::Changes(ChangesPage {
+                client_seq: 13,
+                channel_id: "crew".into(),
+                channel_type: 2,
+                items: vec![],
+                more: false,
+            }),
+        ),
+        (
+            "full",
+            ServerFrame::Readers(Readers {
+                client_seq: 14,
+                channel_id: "crew".into(),
+                channel_type: 2,
+                message_seq: 20,
+                uids: vec!["bob".into(), "zoë".into()],
+                of: 4,
+                more: true,
+            }),
+        ),
+        (
+            "full",
+            ServerFrame::Relations(RelationsList {
+                client_seq: 18,
+                relations: vec![
+                    RelationItem { uid: "bob".into(), contact: true, blocked: false },
+                    RelationItem { uid: "mallory".into(), contact: false, blocked: true },
+                ],
+            }),
+        ),
+        ("full", ServerFrame::Settings(SettingsNow { client_seq: 19, strangers: Strangers::Quarantine })),
+        (
+            "full",
+            ServerFrame::Profile(ProfileNow {
+                client_seq: 20,
+                channel_id: FILE.into(),
+                channel_type: 2,
+                name: "The crew".into(),
+                icon: "https://example.org/crew.png".into(),
+                description: "Who sails".into(),
+                creator: "alice".into(),
+            }),
+        ),
+        (
+            "minimal",
+            ServerFrame::Profile(ProfileNow {
+                client_seq: 20,
+                channel_id: "crew".into(),
+                channel_type: 2,
+                name: "".into(),
+                icon: "".into(),
+                description: "".into(),
+                creator: "".into(),
+            }),
+        ),
+        (
+            "full",
+            ServerFrame::Members(MembersList {
+                client_seq: 22,
+                channel_id: "crew".into(),
+                channel_type: 2,
+                members: vec![
+                    MemberItem { uid: "alice".into(), role: Role::Owner },
+                    MemberItem { uid: "bob".into(), role: Role::Admin },
+                    MemberItem { uid: "zoë".into(), role: Role::Member },
+                ],
+                of: 12,
+                more: true,
             }),
         ),
         ("draining", closing(CloseReason::Draining, Some(1_000))),

@@ -9,26 +9,25 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use base64::Engine;
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::GeneralPurposeConfig;
-use bytes::Bytes;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, TOPIC_BYTES_MAX, Uid};
+use axum::http::HeaderMap;
+use protocol::ids::{ChannelKey, ChannelType, DeviceFlag, TOPIC_BYTES_MAX, Uid};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::HttpState;
+use super::dialects::client_msg_no;
 use super::envelope::{DONE, Done, ErrorBody};
-use super::extract::{Acting, Auth, Body, Needs};
-use super::message::MessageBody;
+use super::extract::{Auth, Body, Needs};
+use super::message::{MessageBody, extras_of, payload_of};
 use super::names::{channel_by_name, channel_seen_by, channel_type_of, members_of};
 use super::problem::Problem;
-use crate::domain::channel::{ChannelSettings, Standing};
+use crate::domain::channel::ChannelSettings;
 use crate::domain::identity::Identity;
 use crate::domain::message::{Draft, Durability, MessageFlags};
 use crate::domain::refusal::Refusal;
+use crate::hub::Sent;
 use crate::hub::conversations::MessageSync;
-use crate::hub::{Reader, Sent};
+use crate::voices;
 
 mod wire;
 
@@ -57,8 +56,9 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
 
 /// Sets a user's token.
 ///
-/// The token replaces the one of (uid, device_flag). With device_level 1 connections of that device kind are closed. Needs
-/// an API key with the scope admin, or the user's own credential.
+/// The token replaces the one of (uid, device_flag). With device_level 1 connections of that device kind are closed. The
+/// header `micro-namespace`, or a key bound to a namespace, makes it a user of that namespace. Needs an API key with the
+/// scope admin, or the user's own credential.
 #[utoipa::path(
     post, path = "/user/token", tag = "users", request_body = wire::UserToken,
     responses((status = 200, body = Done), (status = "default", body = ErrorBody))
@@ -66,9 +66,10 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
 async fn user_token(
     State(state): State<Arc<HttpState>>,
     auth: Auth,
+    headers: HeaderMap,
     Body(body): Body<wire::UserToken>,
 ) -> Result<Json<Done>, Problem> {
-    let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Admin).await?;
+    let acting = auth.acting_in(&state, &headers, "uid", &body.uid, Needs::Admin)?;
     if body.token.trim().is_empty() {
         return Err(Refusal::invalid("token", "is needed").into());
     }
@@ -80,7 +81,7 @@ async fn user_token(
         return Err(Refusal::invalid("device_level", "is 0 (slave) or 1 (master)").into());
     }
     let uid = acting.uid().clone();
-    if uid.as_str() == SYSTEM_UID {
+    if uid.bare() == SYSTEM_UID {
         return Err(Refusal::invalid("uid", "is the system user, who has no token").into());
     }
     let token = state.credentials.hash(body.token.trim());
@@ -313,10 +314,7 @@ async fn message_send(
     let is_key = matches!(&auth, Auth::Known(Identity::Key { .. }));
     let from = if body.from_uid.is_empty() && is_key { SYSTEM_UID } else { &body.from_uid };
     let acting = auth.acting_for(&state, "from_uid", from, Needs::Send).await?;
-    let standing = match acting {
-        Acting::Trusted(_) => Standing::Trusted,
-        Acting::Own(_) => Standing::Client,
-    };
+    let standing = acting.standing();
     let client_msg_no = body.client_msg_no.clone();
     let draft = draft_of(acting.uid().clone(), body)?;
     match state.hub.send(draft, standing).await {
@@ -324,7 +322,7 @@ async fn message_send(
             state.metrics.acks.inc();
             Ok(Json(sent_body(&sent)))
         }
-        Err(refusal) => match reason_of(&refusal) {
+        Err(refusal) => match voices::of(&refusal).wukong_send_reason() {
             Some(reason) => {
                 state.metrics.refused(refusal.code());
                 Ok(Json(refused_body(&refusal, reason, client_msg_no)))
@@ -333,12 +331,6 @@ async fn message_send(
         },
     }
 }
-
-/// Standard base64 with or without padding.
-const PAYLOAD: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
-);
 
 fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
     if !body.subscribers.is_empty() {
@@ -350,22 +342,15 @@ fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
     if body.is_stream {
         return Err(Refusal::invalid("is_stream", "is not offered").into());
     }
-    let payload =
-        PAYLOAD.decode(&body.payload).map_err(|e| Refusal::invalid("payload", format_args!("is not base64: {e}")))?;
-    if payload.is_empty() {
-        return Err(Refusal::invalid("payload", "is needed").into());
-    }
+    let payload = payload_of(&body.payload)?;
+    let extras = extras_of(body.reply_to, &body.mentions, body.mention_all, &body.files)?;
     if body.topic.len() > TOPIC_BYTES_MAX {
         return Err(Refusal::TooLarge { field: "topic", bytes: body.topic.len(), max: TOPIC_BYTES_MAX }.into());
     }
-    let client_msg_no = match body.client_msg_no.as_str() {
-        "" => None,
-        text => Some(ClientMsgNo::new(text).map_err(|e| Refusal::invalid("client_msg_no", e))?),
-    };
     Ok(Draft {
         channel: channel_seen_by(&from_uid, &body.channel_id, body.channel_type)?,
         from_uid,
-        client_msg_no,
+        client_msg_no: client_msg_no("client_msg_no", &body.client_msg_no)?,
         flags: MessageFlags {
             no_persist: body.header.no_persist,
             red_dot: body.header.red_dot,
@@ -374,8 +359,8 @@ fn draft_of(from_uid: Uid, body: wire::MessageSend) -> Result<Draft, Problem> {
         setting: body.setting,
         topic: body.topic,
         expire_s: body.expire,
-        payload: Bytes::from(payload),
-        extras: None,
+        payload,
+        extras,
         durability: Durability::Disk,
     })
 }
@@ -420,34 +405,6 @@ fn refused_body(refusal: &Refusal, reason: u8, client_msg_no: String) -> wire::M
     }
 }
 
-/// The reason code of what a channel's rules refuse (wukongim-http.md section 9); `None` for what has an HTTP status.
-fn reason_of(refusal: &Refusal) -> Option<u8> {
-    match refusal {
-        Refusal::NotMember => Some(3),
-        Refusal::ChannelNotFound => Some(5),
-        Refusal::ChannelBanned => Some(19),
-        Refusal::ChannelDisbanded => Some(24),
-        Refusal::SendBanned => Some(25),
-        Refusal::Blocked | Refusal::StrangerRefused => Some(4),
-        Refusal::Invalid { .. }
-        | Refusal::CredentialMissing
-        | Refusal::CredentialUnknown
-        | Refusal::Forbidden { .. }
-        | Refusal::NotFound { .. }
-        | Refusal::TooLate { .. }
-        | Refusal::MessageGone
-        | Refusal::ClientMsgNoConflict { .. }
-        | Refusal::TooLarge { .. }
-        | Refusal::TooMany { .. }
-        | Refusal::Busy { .. }
-        | Refusal::Draining { .. }
-        | Refusal::StoreUnavailable { .. }
-        | Refusal::DurabilityNotOffered
-        | Refusal::FeatureOff { .. }
-        | Refusal::Internal => None,
-    }
-}
-
 /// A page of a channel's messages.
 ///
 /// Ascending in both directions. start and end 0: the newest. pull_mode 0: seq ≤ start and > end, the newest of them;
@@ -464,17 +421,13 @@ async fn message_sync(
     let acting = auth.acting_for(&state, "login_uid", &body.login_uid, Needs::Read).await?;
     let uid = acting.uid();
     let key = channel_seen_by(uid, &body.channel_id, body.channel_type)?;
-    let reader = match &acting {
-        Acting::Trusted(_) => Reader::Trusted,
-        Acting::Own(uid) => Reader::User(uid.clone()),
-    };
     let sync = MessageSync {
         start_message_seq: body.start_message_seq,
         end_message_seq: body.end_message_seq,
         limit: body.limit as usize,
         towards_newer: body.pull_mode,
     };
-    let page = state.hub.message_sync(reader, key, sync, PAGE_BYTES_MAX).await?;
+    let page = state.hub.message_sync(acting.reader(), key, sync, PAGE_BYTES_MAX).await?;
     Ok(Json(wire::MessageSyncPage {
         start_message_seq: body.start_message_seq,
         end_message_seq: body.end_message_seq,

@@ -1,6 +1,6 @@
 //! Conversions of `/message/send`: what is taken, what is refused, what is answered.
 
-use protocol::ids::{MessageSeq, Version};
+use protocol::ids::{ClientMsgNo, MessageSeq, Version};
 
 use super::*;
 
@@ -87,7 +87,7 @@ fn rules_refuse_with_reason_codes_and_everything_else_with_a_status() {
         (Refusal::ChannelDisbanded, 24),
         (Refusal::SendBanned, 25),
     ] {
-        assert_eq!(reason_of(&refusal), Some(reason));
+        assert_eq!(voices::of(&refusal).wukong_send_reason(), Some(reason));
         let body = serde_json::to_value(refused_body(&refusal, reason, "c1".into())).expect("serializes");
         assert_eq!(
             (&body["status"], &body["reason"], &body["message_id"]),
@@ -102,6 +102,6 @@ fn rules_refuse_with_reason_codes_and_everything_else_with_a_status() {
         Refusal::TooLarge { field: "payload", bytes: 2, max: 1 },
         Refusal::Internal,
     ] {
-        assert_eq!(reason_of(&refusal), None);
+        assert_eq!(voices::of(&refusal).wukong_send_reason(), None);
     }
 }

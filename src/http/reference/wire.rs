@@ -164,6 +164,19 @@ pub struct MessageSend {
     /// Topic.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub topic: String,
+    /// message_id of the message of this channel it answers or quotes, as number or text. Not of WuKongIM, as the next three.
+    #[serde(default, deserialize_with = "crate::http::message::message_id")]
+    #[schema(value_type = u64)]
+    pub reply_to: u64,
+    /// Members it mentions, at most 100.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub mentions: Vec<String>,
+    /// It mentions every member.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub mention_all: bool,
+    /// Ids of uploaded files it carries, at most 32.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub files: Vec<String>,
     /// Sending to a set of users is not offered yet: must be empty.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub subscribers: Vec<String>,

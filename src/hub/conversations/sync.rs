@@ -11,10 +11,10 @@ use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, Uid, Version};
 use protocol::sync::{CursorRef, CursorText, Cursors, ResolveError, check_list};
 
 use super::{floor_of, refuse, unread_of};
-use crate::domain::conversation::{ChannelFacts, ConversationState, Presence, Since};
+use crate::domain::conversation::{ChannelFacts, ConversationState, LastOwn, Presence, Since};
 use crate::domain::message::Message;
 use crate::domain::refusal::Refusal;
-use crate::store::{ChannelInfo, ChannelNo, SeqRange, Store, StoreError, VersionStanding};
+use crate::store::{ChannelInfo, ChannelNo, MessageChanges, SeqRange, Store, StoreError, VersionStanding};
 
 /// Most recents of a row; the edges cap `msg_count` to it.
 pub const MSG_COUNT_MAX: usize = 1_000;
@@ -35,6 +35,9 @@ const LOOK_UPS_MAX: usize = 16;
 /// How often a row is read again because a message came in between. After that the count stands for the head it was taken
 /// at, with a floor that may be one own message older; that message's delivery or delta corrects it.
 const ROW_ATTEMPTS: usize = 4;
+
+/// Changes of older messages that a row lists at most.
+pub const CHANGED_MAX: usize = 100;
 
 /// What a client asks for.
 #[derive(Debug, Clone)]
@@ -167,6 +170,19 @@ pub struct SyncRow {
     pub first_seq: u64,
     /// Newest first; above the cursor and the delete floor, without commands.
     pub recents: Vec<Message>,
+    /// Messages revoked, edited, reacted to or expired after the version of the request, each once with the version of its
+    /// last change, the latest first, at most [`CHANGED_MAX`]: a client fetches those it holds. Empty in a full answer.
+    pub changed: Vec<(u64, Version)>,
+    /// More were changed than `changed` lists: a client asks for the channel's changes after its version.
+    pub changed_more: bool,
+    /// Kept on top.
+    pub pinned: bool,
+    /// No notifications.
+    pub muted: bool,
+    /// A message request that was neither accepted nor answered.
+    pub request: bool,
+    /// Messages above the floor that mention the user.
+    pub mentions: u64,
 }
 
 /// Answers a sync in one go.
@@ -219,7 +235,7 @@ impl Chosen {
     }
 }
 
-fn facts_of(info: &ChannelInfo) -> ChannelFacts {
+pub(in crate::hub) fn facts_of(info: &ChannelInfo) -> ChannelFacts {
     ChannelFacts { head_seq: info.head_seq, head_version: info.head_version, changed_version: info.changed_version }
 }
 
@@ -323,12 +339,12 @@ impl SyncPlan {
     fn read_row(&mut self, store: &dyn Store, chosen: Chosen) -> Result<Option<(Version, SyncRow)>, StoreError> {
         let Chosen { channel, key, mut facts, mut state, cursor } = chosen;
         let mut presence = state.presence(facts.head_seq);
-        let (mut unread, mut floor) = (0, 0);
+        let (mut unread, mut floor, mut own) = (0, 0, LastOwn::default());
         for attempt in 1..=ROW_ATTEMPTS {
             if presence != Presence::Shown {
                 break;
             }
-            (floor, _) = floor_of(store, channel, &self.uid, &state)?;
+            (floor, own) = floor_of(store, channel, &self.uid, &state)?;
             let counted_at;
             (unread, counted_at) = unread_of(store, channel, &key, &self.uid, floor, facts.head_seq)?;
             // A message stored in between may be the user's own and move the floor: only a count for the head the floor
@@ -363,6 +379,16 @@ impl SyncPlan {
         if is_named && !reset && !is_news && held >= last.seq {
             return Ok(None);
         }
+        // Whoever begins anew holds nothing that could have changed.
+        let asks = !self.since.is_full() && facts.changed_version > self.since.version;
+        let changes = match asks {
+            true => store.message_changes(channel, self.since.version, CHANGED_MAX)?,
+            false => MessageChanges::default(),
+        };
+        let mentions = match floor < facts.head_seq {
+            true => store.mentions_after(channel, &self.uid, floor)?,
+            false => 0,
+        };
         let row = SyncRow {
             channel: key,
             unread,
@@ -377,6 +403,12 @@ impl SyncPlan {
             complete: tail.complete,
             first_seq: tail.recents.last().map_or(0, |message| message.message_seq.get()),
             recents: tail.recents,
+            changed: changes.changes,
+            changed_more: changes.more,
+            pinned: state.flags.pinned,
+            muted: state.flags.muted,
+            request: state.is_request(own),
+            mentions,
         };
         Ok(Some((last.version, row)))
     }
@@ -403,6 +435,12 @@ impl SyncPlan {
             complete: true,
             first_seq: 0,
             recents: Vec::new(),
+            changed: Vec::new(),
+            changed_more: false,
+            pinned: state.flags.pinned,
+            muted: state.flags.muted,
+            request: false,
+            mentions: 0,
         };
         Some((changed, row))
     }
@@ -517,6 +555,29 @@ struct LastMessage {
     client_msg_no: String,
     /// Of the message; of the next newer one where its own record is damaged.
     version: Version,
+}
+
+/// The last message of a channel that is no command, looked for above `floor`, from `head_seq` down past at most
+/// [`LOOK_BACK_MAX`] commands. Usually one read.
+pub(in crate::hub) fn last_shown(
+    store: &dyn Store,
+    channel: ChannelNo,
+    head_seq: u64,
+    floor: u64,
+) -> Result<Option<Message>, StoreError> {
+    let (mut last, mut commands, mut limit) = (head_seq, 0, 1);
+    while last > floor && commands < LOOK_BACK_MAX {
+        let range = SeqRange { first: floor + 1, last, limit, bytes_max: LOOK_BACK_BYTES_MAX, newest_first: true };
+        let messages = store.messages(channel, range)?;
+        let Some(oldest) = messages.last() else { break };
+        last = oldest.message_seq.get() - 1;
+        commands += messages.len();
+        if let Some(message) = messages.into_iter().find(|message| !message.flags.sync_once) {
+            return Ok(Some(message));
+        }
+        limit = LOOK_BACK_PAGE;
+    }
+    Ok(None)
 }
 
 /// The channels to consider, with what is known of each, and which of them are due.

@@ -7,7 +7,9 @@ use super::*;
 use crate::domain::channel::ChannelSettings;
 use crate::domain::identity::Scopes;
 use crate::domain::message::{MessageFlags, MessageState, fingerprint};
-use crate::store::MessageRecord;
+use crate::store::{MessageRecord, Record};
+
+mod altering;
 
 fn uid(text: &str) -> Uid {
     Uid::from_stored(text)
@@ -108,6 +110,7 @@ fn history(store: &DurableStore) {
             Record::Alias { alias: "uuid".into(), channel: ab },
         ],
     );
+    altering::history(store, ab, team);
 }
 
 /// What the read verbs say about `history`, as text.
@@ -148,6 +151,7 @@ fn answers(store: &DurableStore) -> String {
         writeln!(text, "{owners:?}").expect("text");
     }
     writeln!(text, "{:?} {:?}", store.api_keys(), store.alias("uuid").expect("read")).expect("text");
+    text.push_str(&altering::answers(store));
     writeln!(text, "{:?} {:?}", store.recently_changed(Version::ZERO, 9), store.version()).expect("text");
     text
 }
@@ -181,7 +185,7 @@ fn everything_is_there_after_each_kind_of_end() {
     assert_eq!(answers(&store), before);
     // Something more on top of rows that come from sled.
     let ab = store.channel_no(&ChannelKey::person(&uid("alice"), &uid("bob"))).expect("read").expect("exists");
-    send(&store, ab, 151, 300, &|_| "alice".into());
+    send(&store, ab, 153, 300, &|_| "alice".into());
     let before = answers(&store);
     store.abandon();
     assert_eq!(answers(&open(dir.path())), before);
@@ -403,7 +407,7 @@ fn a_row_that_is_missing_or_changed_is_noticed() {
         ("mark", &|db| db.remove(b"#m").map(|_| ())),
         ("sum", &|db| db.remove(b"#s").map(|_| ())),
         ("added", &|db| db.insert(b"tx", vec![1]).map(|_| ())),
-        ("version", &|db| db.insert(b"uz", vec![2]).map(|_| ())),
+        ("version", &|db| db.insert(b"uz", vec![1]).map(|_| ())),
     ] {
         let dir = tempfile::tempdir().expect("dir");
         let store = open(dir.path());
@@ -581,7 +585,7 @@ fn rows_are_small(dir: &Path) {
     for row in db.iter() {
         let (key, value) = row.expect("row");
         assert!(value.len() <= 4_096, "{} has {} bytes", key.escape_ascii(), value.len());
-        assert!(value[0] == 1, "every value begins with its version");
+        assert!(value[0] == 2, "every value begins with its version");
         rows += 1;
     }
     assert!(rows > 0);
@@ -766,7 +770,7 @@ fn versions_inside_a_break_are_not_known_and_never_given() {
     let store = open(dir.path());
     let team = group(&store, "team");
     let kept = store.version();
-    let until = Version::new(now_us(None) + 5_000_000);
+    let until = Version::new(clock::now_us() + 5_000_000);
     commit(&store, vec![Record::Break { kept, until }]);
     let check = |store: &DurableStore| {
         assert_eq!(store.version_standing(kept), VersionStanding::Known);

@@ -9,8 +9,8 @@ use protocol::ids::Version;
 
 use super::layout::{self, FIRST_LOT, Fault, TableEntry};
 use super::segment::{self, Segment, Shared, Versioned, Window};
-use super::{Finding, FindingKind, Located, LogPosition, LotView, Place, ReadError};
-use crate::store::{ChannelNo, MessageRecord, Result, StoreError};
+use super::{Finding, FindingKind, Located, LogMark, LogPosition, LotView, Place, ReadError};
+use crate::store::{ChannelNo, MessageRecord, Result, StoreError, quiet};
 
 /// One read takes this much when a record's length is not known: nearly every message with its head fits, and a page of the
 /// cache costs the same whatever part of it is copied. A longer record takes a second read.
@@ -144,6 +144,12 @@ impl LogReader {
         Scan { shared: Arc::clone(&self.shared), at: from, window: None, chain: None, version: None, over: false }
     }
 
+    /// Lots behind a mark. The scan ends with a finding when what follows does not continue the mark's prefix.
+    #[must_use]
+    pub fn scan_behind(&self, mark: &LogMark) -> Scan {
+        Scan { chain: Some(mark.chain), version: Some(mark.version), ..self.scan(mark.position) }
+    }
+
     /// Where the record with this version lies; `None` when none has it. At most a footer's table, 64 KiB of lots and one
     /// lot's directory are read.
     ///
@@ -235,7 +241,7 @@ impl LogReader {
     }
 
     fn count_read(&self) {
-        self.shared.message_reads.fetch_add(1, Ordering::Relaxed);
+        quiet::count(&self.shared.message_reads);
     }
 
     fn inside(&self, place: Place) -> Result<Arc<Segment>, ReadError> {

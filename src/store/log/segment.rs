@@ -293,7 +293,7 @@ fn hole_of(entry: &Entry) -> Option<(ChannelNo, u64)> {
 pub(super) fn read_record(segment: &Segment, offset: u32, guess: usize, reads: &AtomicU64) -> io::Result<Vec<u8>> {
     let left = segment.end().saturating_sub(offset) as usize;
     let mut bytes = vec![0; guess.min(left)];
-    reads.fetch_add(1, Ordering::Relaxed);
+    crate::store::quiet::count(reads);
     let filled = segment.file.read_at(&mut bytes, u64::from(offset))?;
     bytes.truncate(filled);
     let Some(whole) = layout::record_bytes(&bytes).and_then(|n| usize::try_from(n).ok()) else { return Ok(bytes) };
@@ -302,7 +302,7 @@ pub(super) fn read_record(segment: &Segment, offset: u32, guess: usize, reads: &
     } else if whole <= left {
         let had = bytes.len();
         bytes.resize(whole, 0);
-        reads.fetch_add(1, Ordering::Relaxed);
+        crate::store::quiet::count(reads);
         let filled = segment.file.read_at(&mut bytes[had..], u64::from(offset) + had as u64)?;
         bytes.truncate(had + filled);
     }

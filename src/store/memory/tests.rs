@@ -1,8 +1,11 @@
 //! That the model keeps the store's contract where the contract is easy to get wrong.
 
+use bytes::Bytes;
 use protocol::ids::{ChannelType, MessageSeq};
 
 use super::*;
+use crate::domain::message::{MessageFlags, fingerprint};
+use crate::store::MessageRecord;
 
 fn uid(text: &str) -> Uid {
     Uid::new(text).expect("valid uid")

@@ -22,6 +22,8 @@ use crate::store::{Result, StoreError};
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
 /// Takes (key, value).
 pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
+/// Takes (key, value) and says whether to go on.
+pub type WhileRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<bool>;
 /// A value as read.
 pub type Value = sled::IVec;
 
@@ -133,7 +135,7 @@ impl Db {
     /// # Errors
     /// I/O or damage.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        crate::store::quiet::count(&self.reads);
         ask(self.faults.as_ref(), FileOp::Read, "read view", &self.path)?;
         guarded("read view", &self.path, || self.tree.get(key))
     }
@@ -151,7 +153,7 @@ impl Db {
     /// # Errors
     /// I/O, damage, or what `each` says.
     pub fn scan_prefix(&self, prefix: &[u8], each: EachRow<'_>) -> Result<()> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        crate::store::quiet::count(&self.reads);
         ask(self.faults.as_ref(), FileOp::Read, "scan view", &self.path)?;
         let mut rows = self.tree.scan_prefix(prefix);
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
@@ -164,7 +166,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::scan_prefix`].
-    pub fn scan_while(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    pub fn scan_while(&self, prefix: &[u8], each: WhileRow<'_>) -> Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         ask(self.faults.as_ref(), FileOp::Read, "scan view", &self.path)?;
         let mut rows = self.tree.scan_prefix(prefix);
@@ -201,7 +203,7 @@ impl Db {
     /// sled's flush, which waits for ever when a write of sled's own threads fails at the wrong moment: the error is noted,
     /// but who waits is not woken. Another flush that meets the error wakes them.
     fn flush(&self) -> Result<()> {
-        let (done, ended) = std::sync::mpsc::channel::<()>();
+        let (done, ended) = std::sync::mpsc::sync_channel::<()>(1);
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mut pause = FLUSH_WAIT;

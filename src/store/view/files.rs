@@ -260,6 +260,15 @@ impl Files {
 
     // Checkpoint.
 
+    /// Does something while nothing here is dirty: a checkpoint in it leaves files behind.
+    #[cfg(test)]
+    pub fn held_back<T>(&self, run: impl FnOnce() -> T) -> T {
+        let held = std::mem::take(&mut *self.0.lock());
+        let result = run();
+        *self.0.lock() = held;
+        result
+    }
+
     /// Writes what waits. Rows are independent, so they need not be one batch.
     ///
     /// # Errors

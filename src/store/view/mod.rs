@@ -388,11 +388,11 @@ impl View {
         self.with(channel, |state| state.warm(&self.db))
     }
 
-    /// Writes channels, but not the users that are dirty: what a checkpoint leaves when a user changes behind its back.
+    /// Writes channels, but neither users nor files that are dirty: what a checkpoint leaves when they change behind its back.
     #[cfg(test)]
     pub fn checkpoint_channels_only(&self) -> Result<()> {
         let held = self.users.take_dirty();
-        let done = self.checkpoint(None);
+        let done = self.files.held_back(|| self.checkpoint(None));
         self.users.put_back(held);
         done
     }

@@ -95,6 +95,12 @@ fn row(peer: &str, payload: Bytes) -> SyncRow {
         complete: true,
         first_seq: 7,
         recents: vec![message],
+        changed: Vec::new(),
+        changed_more: false,
+        pinned: false,
+        muted: false,
+        request: false,
+        mentions: 0,
     }
 }
 

@@ -5,24 +5,29 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use protocol::close::CloseReason;
 use protocol::error::WireError;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, IdError, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, Uid, Version};
 use protocol::native::{
-    self, Ack, Closing, Connected, ConversationEvent, Done, Encoding, Event, Explained, Gap, Limits, MemberEvent,
-    MessageItem, Messages, NotCounted, Peers, Ping, Pong, Refused, ResyncEvent, Row, ServerFrame, ServerInfo,
-    SignalEvent, Synced, encode_ack, encode_deliver, encode_server,
+    self, Ack, Closing, Connected, Done, Encoding, Event, Explained, Gap, Limits, MessageItem, Messages, NotCounted,
+    Peers, Ping, Pong, Refused, ResyncEvent, Row, ServerFrame, ServerInfo, SignalEvent, Synced, encode_ack,
+    encode_deliver, encode_server,
 };
-use protocol::sync::{Cursor, Cursors};
 
 use super::GatewayLimits;
 use super::websocket::{self, Opcode, append_frame, close_frame, frame_with};
 use crate::domain::conversation::Verdict;
-use crate::domain::message::{Draft, Durability, Message, MessageFlags, MessageState};
+use crate::domain::message::{Durability, Extras, Message, MessageState, Reaction};
 use crate::domain::refusal::Refusal;
-use crate::hub::ChannelNo;
-use crate::hub::conversations::{Page, PageAfter, SyncAnswer, SyncRequest, SyncRow, UnreadExplained};
-use crate::hub::delivery::{Change, ConversationChange, Delivered, Delivery, Side};
+use crate::hub::conversations::{PageAfter, SyncAnswer, SyncRow, UnreadExplained};
+use crate::hub::delivery::{Delivered, Delivery, Side};
 use crate::hub::outbox::{Control, Live, Peer};
 use crate::hub::shard::side_of;
+
+pub mod answers;
+mod events;
+mod requests;
+
+use events::change_frame;
+pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uids_of};
 
 /// Who looks: decides which channel_id a person channel shows.
 #[derive(Debug, Clone)]
@@ -113,7 +118,7 @@ pub fn wire_refused(encoding: Encoding, error: &WireError) -> Bytes {
 pub fn append_control(encoding: Encoding, viewer: &Viewer, control: Control, out: &mut Vec<u8>) {
     let asker = viewer.uid.as_str();
     let frame = match control {
-        Control::Raw(bytes) => {
+        Control::Raw(bytes) | Control::Answer(bytes) => {
             out.extend_from_slice(&bytes);
             return;
         }
@@ -150,6 +155,7 @@ pub fn append_control(encoding: Encoding, viewer: &Viewer, control: Control, out
                 messages: page.messages.iter().map(stored_item).collect(),
                 more: page.more,
                 head_seq: page.head_seq,
+                resume: None,
             });
             append(opcode(encoding), out, |out| encode_server(encoding, &messages, out));
             return;
@@ -222,7 +228,7 @@ fn encode_delivery(encoding: Encoding, delivery: &Delivery, side: Side) -> Bytes
 }
 
 fn delivered_item(message: &Delivered) -> MessageItem<'_> {
-    MessageItem {
+    let item = MessageItem {
         message_seq: message.message_seq,
         message_id: message.message_id.get(),
         from_uid: message.from_uid.as_str().into(),
@@ -236,11 +242,17 @@ fn delivered_item(message: &Delivered) -> MessageItem<'_> {
         topic: message.topic.as_str().into(),
         expire: message.expire_s,
         state: native::MessageState::Live,
-    }
+        ..MessageItem::default()
+    };
+    with_extras(item, message.extras.as_deref())
 }
 
 fn stored_item(message: &Message) -> MessageItem<'_> {
-    MessageItem {
+    let reacted = |reaction: Reaction| {
+        let of_kind = message.reactions.iter().filter(move |reacted| reacted.reaction == reaction);
+        of_kind.map(|reacted| Cow::Borrowed(reacted.uid.as_str())).collect()
+    };
+    let item = MessageItem {
         message_seq: message.message_seq.get(),
         message_id: message.message_id.get(),
         from_uid: message.from_uid.as_str().into(),
@@ -259,7 +271,22 @@ fn stored_item(message: &Message) -> MessageItem<'_> {
             MessageState::Revoked => native::MessageState::Revoked,
             MessageState::Damaged => native::MessageState::Damaged,
         },
+        edited: message.edited.get(),
+        likes: reacted(Reaction::Like),
+        dislikes: reacted(Reaction::Dislike),
+        ..MessageItem::default()
+    };
+    with_extras(item, message.extras.as_deref())
+}
+
+fn with_extras<'a>(mut item: MessageItem<'a>, extras: Option<&'a Extras>) -> MessageItem<'a> {
+    if let Some(extras) = extras {
+        item.reply_to = extras.reply_to.map_or(0, Version::get);
+        item.mentions = extras.mentions.iter().map(|uid| Cow::Borrowed(uid.as_str())).collect();
+        item.mention_all = extras.mention_all;
+        item.files = extras.files.iter().map(|file| Cow::Borrowed(file.as_str())).collect();
     }
+    item
 }
 
 fn peer_item(peer: &Peer) -> native::Peer<'_> {
@@ -268,47 +295,6 @@ fn peer_item(peer: &Peer) -> native::Peer<'_> {
         online: peer.online,
         last_seen_ms: (peer.last_seen_ms > 0).then_some(peer.last_seen_ms),
     }
-}
-
-fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<ServerFrame<'a>> {
-    let asker = viewer.uid.as_str();
-    let event = match change {
-        Change::Joined { key, version, uids, .. } | Change::Left { key, version, uids, .. } => {
-            // A session hears of its own user only; who else joined is for the member list.
-            let own = uids.iter().find(|uid| uid.as_str() == asker)?.as_str();
-            let (joined, left) = match change {
-                Change::Joined { .. } => (vec![own.into()], Vec::new()),
-                _ => (Vec::new(), vec![own.into()]),
-            };
-            Event::Member(MemberEvent {
-                channel_id: key.id_for(asker).into(),
-                channel_type: key.channel_type().to_wire(),
-                version: version.get(),
-                joined,
-                left,
-            })
-        }
-        Change::Conversation { key, version, what, .. } => {
-            let (read_to_msg_seq, unread, last_msg_seq, is_deleted) = match what {
-                ConversationChange::Read { read_to_msg_seq, unread, head_seq } => {
-                    (*read_to_msg_seq, *unread, *head_seq, false)
-                }
-                ConversationChange::Deleted { delete_floor } => (*delete_floor, 0, *delete_floor, true),
-            };
-            Event::Conversation(ConversationEvent {
-                channel_id: key.id_for(asker).into(),
-                channel_type: key.channel_type().to_wire(),
-                version: version.get(),
-                unread,
-                read_to_msg_seq,
-                last_msg_seq,
-                is_deleted,
-            })
-        }
-        // What a message became is fetched, not pushed: its sync row lists it.
-        Change::MessagesChanged { .. } => Event::Resync(ResyncEvent { version: 0 }),
-    };
-    Some(ServerFrame::Event(event))
 }
 
 fn synced<'a>(client_seq: u64, since: Version, asker: &str, answer: &'a SyncAnswer) -> Synced<'a> {
@@ -343,7 +329,12 @@ fn sync_row<'a>(asker: &str, row: &'a SyncRow) -> Row<'a> {
         reset: row.reset,
         complete: row.complete,
         first_seq: row.first_seq,
-        changed: Vec::new(),
+        changed: row.changed.iter().map(|(seq, _)| *seq).collect(),
+        changed_more: row.changed_more,
+        mentions: row.mentions,
+        pinned: row.pinned,
+        muted: row.muted,
+        request: row.request,
         recents: row.recents.iter().map(stored_item).collect(),
     }
 }
@@ -369,118 +360,6 @@ fn explained_frame(client_seq: u64, key: &ChannelKey, asker: &str, explained: &U
 /// A page's end as text: opaque to clients.
 fn page_after_text(after: &PageAfter) -> String {
     format!("{}.{}.{}", after.version, after.order, after.channel.0)
-}
-
-fn page_after_of(text: &str) -> Result<PageAfter, Refusal> {
-    let bad = || Refusal::invalid("page_after", "is not what an answer gave");
-    let mut parts = text.split('.');
-    let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok()).ok_or_else(bad);
-    let (version, order, channel) = (number()?, number()?, number()?);
-    let channel = u32::try_from(channel).map_err(|_| bad())?;
-    if parts.next().is_some() {
-        return Err(bad());
-    }
-    Ok(PageAfter { version: Version::new(version), order: Version::new(order), channel: ChannelNo(channel) })
-}
-
-/// An id's fault as a refusal that names the field.
-pub fn bad_id(field: &'static str) -> impl FnOnce(IdError) -> Refusal {
-    move |error| Refusal::invalid(field, error)
-}
-
-/// The channel a client means.
-///
-/// # Errors
-/// `Invalid`, naming channel_id or channel_type.
-pub fn channel_of(asker: &Uid, channel_id: &str, channel_type: u8) -> Result<ChannelKey, Refusal> {
-    let channel_type = ChannelType::from_wire(channel_type).map_err(bad_id("channel_type"))?;
-    ChannelKey::seen_by(asker, channel_id, channel_type).map_err(bad_id("channel_id"))
-}
-
-/// A `send` as a draft. The payload is copied once: the frame lies in a buffer that all connections share.
-///
-/// # Errors
-/// `Invalid`, naming the field.
-pub fn draft_of(from_uid: &Uid, send: &native::Send<'_>) -> Result<Draft, Refusal> {
-    let channel = channel_of(from_uid, &send.channel_id, send.channel_type)?;
-    let client_msg_no = match &*send.client_msg_no {
-        "" => None,
-        text => Some(ClientMsgNo::new(text).map_err(bad_id("client_msg_no"))?),
-    };
-    let durability = match send.durability {
-        native::Durability::Memory => Durability::Memory,
-        native::Durability::Disk => Durability::Disk,
-        native::Durability::Replicated => Durability::Replicated,
-        native::Durability::Unknown => return Err(Refusal::DurabilityNotOffered),
-    };
-    let flags = MessageFlags { no_persist: send.no_persist, red_dot: send.red_dot, sync_once: send.sync_once };
-    Ok(Draft {
-        channel,
-        from_uid: from_uid.clone(),
-        client_msg_no,
-        flags,
-        setting: send.setting,
-        topic: send.topic.clone().into_owned(),
-        expire_s: send.expire,
-        payload: Bytes::copy_from_slice(&send.payload),
-        extras: None,
-        durability,
-    })
-}
-
-/// What a client asks a sync for, from either frame that has it.
-pub struct SyncAsked<'a> {
-    /// Highest version it has seen.
-    pub version: u64,
-    /// Cursors as text.
-    pub last_msg_seqs: Option<&'a str>,
-    /// Cursors as a list.
-    pub cursors: &'a [native::Cursor<'a>],
-    /// Newest messages of a row.
-    pub msg_count: i64,
-    /// Only rows with unread.
-    pub only_unread: bool,
-    /// Where the page before ended.
-    pub page_after: Option<&'a str>,
-    /// Rows of a page; 0: the server's.
-    pub rows_max: u32,
-}
-
-/// Bytes of recents in one native page: pages are many, so each stays small beside a socket's buffers.
-const PAGE_RECENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// A native sync: always with tombstones, always paged.
-///
-/// # Errors
-/// `Invalid`, naming the field.
-pub fn sync_of(uid: &Uid, asked: &SyncAsked<'_>, limits: &GatewayLimits) -> Result<SyncRequest, Refusal> {
-    let cursors = match (asked.last_msg_seqs, asked.cursors) {
-        (Some(text), []) => Some(Cursors::Text(text.to_owned())),
-        (Some(_), _) => return Err(Refusal::invalid("cursors", "cannot be given beside last_msg_seqs")),
-        (None, []) => None,
-        (None, list) => Some(Cursors::List(
-            list.iter()
-                .map(|cursor| Cursor {
-                    channel_id: cursor.channel_id.clone().into_owned(),
-                    channel_type: cursor.channel_type,
-                    last_msg_seq: cursor.last_msg_seq,
-                })
-                .collect(),
-        )),
-    };
-    let rows_max = match asked.rows_max as usize {
-        0 => limits.rows_max,
-        wanted => wanted.min(limits.rows_max),
-    };
-    Ok(SyncRequest {
-        version: Version::new(asked.version),
-        cursors,
-        recents_bytes_max: PAGE_RECENTS_BYTES_MAX,
-        with_deleted: true,
-        only_unread: asked.only_unread,
-        page: Page::Rows { after: asked.page_after.map(page_after_of).transpose()?, rows_max },
-        ..SyncRequest::full(uid.clone(), SyncRequest::msg_count_of(asked.msg_count)?)
-    })
 }
 
 /// The first frame of a session.
