@@ -435,8 +435,3 @@ async fn e15_who_is_no_member_neither_writes_nor_reads() {
         assert_eq!(texts(&root, json!({"chat_id": chat})).await, ["x"]);
     }
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_vectors_of_m3o_hold() {
-    crate::vectors::play("m3o").await;
-}

@@ -625,8 +625,3 @@ async fn d15_lists_page_backwards_and_reading_counts_down() {
     assert_eq!(members, expected);
     assert_eq!(code(&bob, "/api/v1/groups/leave", json!({"toRelationId": "alice"})).await, "10112");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_vectors_of_relation_hold() {
-    crate::vectors::play("relation").await;
-}

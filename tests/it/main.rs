@@ -30,5 +30,4 @@ mod send_ack;
 mod slow_consumer;
 mod sync;
 mod sync_props;
-mod vectors;
 mod wire_features;
