@@ -509,7 +509,7 @@ async fn d12_who_is_no_member_learns_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d13_refusals_have_http_200_unless_the_configuration_says_otherwise() {
-    for (http_errors, statuses) in [(false, [200; 6]), (true, [401, 401, 400, 403, 404, 403])] {
+    for (http_errors, statuses) in [(false, [200; 6]), (true, [401, 401, 400, 403, 403, 403])] {
         let world = World::with(|config| config.relation.http_errors = http_errors).await;
         let (alice, _) = (world.user("alice").await, world.user("bob").await);
         let stranger = Caller::with(&world.server, "token-of-alice");
