@@ -95,6 +95,10 @@ struct StoreGauges {
     log_bytes_since_checkpoint: Gauge,
     dirty_rows: Gauge,
     checkpoints: Gauge,
+    writable: Gauge,
+    lots_failed: Gauge,
+    view_renewals: Gauge,
+    write_wait_ms: Gauge,
 }
 
 impl Metrics {
@@ -167,6 +171,22 @@ impl Metrics {
         );
         r.register("store_dirty_rows", "Changed rows that no checkpoint covers yet", self.store.dirty_rows.clone());
         r.register("store_checkpoints", "Checkpoints taken since the start", self.store.checkpoints.clone());
+        r.register(
+            "store_writable",
+            "1 when changes can be stored, 0 when they are refused",
+            self.store.writable.clone(),
+        );
+        r.register(
+            "store_lots_unwritten",
+            "Lots refused since the start because the disk did not take them",
+            self.store.lots_failed.clone(),
+        );
+        r.register("store_view_renewals", "Views replaced while running", self.store.view_renewals.clone());
+        r.register(
+            "store_write_wait_ms",
+            "How long the lot being written has waited",
+            self.store.write_wait_ms.clone(),
+        );
         r.register("ready", "1 when the server would answer /readyz with 200", self.ready.clone());
     }
 
@@ -205,6 +225,10 @@ impl Metrics {
         set(&self.store.log_bytes_since_checkpoint, store.log_bytes_since_checkpoint);
         set(&self.store.dirty_rows, store.dirty_rows);
         set(&self.store.checkpoints, store.checkpoints);
+        set(&self.store.writable, u64::from(!store.unwritable));
+        set(&self.store.lots_failed, store.lots_failed);
+        set(&self.store.view_renewals, store.view_renewals);
+        set(&self.store.write_wait_ms, store.write_wait_ms);
         self.ready.set(i64::from(ready));
         let mut text = String::with_capacity(16 * 1024);
         if encode(&mut text, &self.registry).is_err() {
@@ -237,6 +261,7 @@ mod tests {
             "chinwag_shard_connections{shard=\"1\"} 1",
             "chinwag_commit_lot_records_bucket{le=\"8.0\"} 1",
             "chinwag_store_channels 5",
+            "chinwag_store_writable 1",
             "chinwag_outbox_bytes 0",
             "chinwag_ready 1",
         ] {

@@ -263,9 +263,10 @@ fn request_id(request: &Request) -> HeaderValue {
     })
 }
 
-/// A caller's mistake is worth a line only to who debugs; the server's own are for the operator.
+/// A caller's mistake is worth a line only to who debugs; the server's own are for the operator. What says when to try again
+/// was told once by whoever cannot work now, not once per request.
 fn log_problem(problem: &Problem) {
-    if problem.status().is_server_error() {
+    if problem.status().is_server_error() && problem.retry_after_ms().is_none() {
         tracing::warn!(code = problem.code(), text = problem.text(), "request failed");
     } else {
         tracing::debug!(code = problem.code(), text = problem.text(), "request refused");

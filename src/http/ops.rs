@@ -61,7 +61,7 @@ pub struct Health {
     pub status: &'static str,
     /// Why not, when it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
+    pub reason: Option<String>,
 }
 
 /// Whether the process answers. WuKongIM v2's path of `/healthz`.
@@ -85,7 +85,7 @@ async fn readyz(State(state): State<Arc<HttpState>>) -> Response {
     match state.hub.readiness() {
         Ok(()) => Json(Health { status: "ok", reason: None }).into_response(),
         Err(reason) => {
-            let body = Json(Health { status: "not ready", reason: Some(reason) });
+            let body = Json(Health { status: "not ready", reason: Some(reason.into_owned()) });
             (axum::http::StatusCode::SERVICE_UNAVAILABLE, body).into_response()
         }
     }

@@ -21,7 +21,7 @@ use super::delivery::{Change, ChannelChange, ConversationChange, Delivered, Deli
 use super::sessions::SessionPlace;
 use super::shard::{Acked, LaneDone, ShardEvent, ShardHandle};
 use crate::domain::message::Durability;
-use crate::domain::refusal::Refusal;
+use crate::domain::refusal::{ErrorKind, Refusal};
 use crate::metrics::Metrics;
 use crate::store::{ChannelNo, Commit, Record, Store};
 
@@ -308,8 +308,13 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
                 announce(&mut lot, &mut commits, &versions, shards);
             }
             Err(error) => {
-                tracing::error!(operation = error.operation, detail = %error.detail, error = ?std::error::Error::source(&error),
-                    commits = lot.len(), "lot failed, nothing of it is stored");
+                // The store says once when its disk begins to fail and once when that ends; anything else is a defect.
+                if error.kind() == ErrorKind::Unavailable {
+                    tracing::debug!(operation = error.operation, detail = %error.detail, commits = lot.len(), "lot refused");
+                } else {
+                    tracing::error!(operation = error.operation, detail = %error.detail,
+                        error = ?std::error::Error::source(&error), commits = lot.len(), "lot failed, nothing of it is stored");
+                }
                 metrics.lots_failed.inc();
                 queue.epoch.fetch_add(1, Ordering::AcqRel);
                 for submission in lot.drain(..) {

@@ -6,6 +6,7 @@
 //! Inside, names go down this list and none looks back up: `shard` → `sequencer` → `committer`; `delivery` → `outbox`.
 //! What travels back (an ack, a refusal) is a value in a waiter or an outbox.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -670,19 +671,22 @@ impl Hub {
         Ok(count)
     }
 
-    /// Whether the server can do its work: store open, committer alive and below its limits, not draining.
+    /// Whether the server can do its work: store readable and writable, committer alive and below its limits, not draining.
     ///
     /// # Errors
-    /// What is missing.
-    pub fn readiness(&self) -> Result<(), &'static str> {
+    /// What is missing, in words that name no user, channel or path.
+    pub fn readiness(&self) -> Result<(), Cow<'static, str>> {
         if self.shared.is_draining() {
-            return Err("draining");
+            return Err("draining".into());
         }
         if !self.shared.queue.is_alive() {
-            return Err("committer stopped");
+            return Err("committer stopped".into());
+        }
+        if let Some(problem) = self.shared.store.health().problem {
+            return Err(format!("store: {problem}").into());
         }
         if !self.shared.queue.has_room() {
-            return Err("commit queue full");
+            return Err("commit queue full".into());
         }
         Ok(())
     }

@@ -6,35 +6,38 @@
 //! Invariants:
 //! - **log-first**: a record is applied to the view only after the lot that holds it is on disk.
 //! - **all-or-nothing**: a commit that fails leaves no trace in the view. When applying fails after the lot is on disk, the
-//!   lot is durable and the store refuses everything until it is opened again, which replays it.
+//!   lot is durable and the store refuses reads and commits until the view is replaced (`renew`), which replays it.
+//! - **resumes**: what a failing disk stopped goes on when the disk does, without a restart: the log by a new segment, the
+//!   view by being replaced. The keeper's thread tries, ever more slowly; every commit tries the log, too.
 //! - **one-owner**: one process has a data directory open.
 //!
 //! ```text
 //! DATA/format   number of the format, text
 //! DATA/lock     locked while open
 //! DATA/log/     segments and watermark
-//! DATA/view/    sled; view.bad-N: set aside by a start that rebuilt it
+//! DATA/view/    sled; view.bad-N: set aside by a start that rebuilt it; view.next: one being made while the server runs
 //! DATA/search/  the search index, made again whenever it cannot be used
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
+use self::directory::DataDirectory;
+use self::health::{Health, Part};
+use self::lot::check_lot;
+use super::log::seam::FileFaults;
 use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
 use super::search::{self, SearchIndex, SearchOptions, SearchStats};
 use super::view::{self, Verified, View};
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
-    SeqRange, Store, StoreError, StoreStats, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Result, SeqRange, Store,
+    StoreError, StoreHealth, StoreStats, VersionStanding,
 };
 use crate::clock;
 use crate::domain::channel::{ChannelProfile, Membership};
@@ -44,14 +47,21 @@ use crate::domain::message::{Digest, Message};
 use crate::domain::refusal::ErrorKind;
 use crate::domain::user::{Relation, UserSettings};
 
-/// Format of the data directory this build writes.
-const FORMAT: u32 = 1;
+mod directory;
+mod health;
+mod lot;
+mod renew;
+
 /// How long nothing is committed before the log's watermark is synced (store.md section 2).
 const WATERMARK_IDLE: Duration = Duration::from_secs(1);
 /// How often the thread of checkpoints looks.
 const TICK: Duration = Duration::from_millis(250);
 /// A log this many times longer than a checkpoint should leave it makes commits wait for the checkpoint.
 const BACKLOG_TIMES: u64 = 4;
+/// A write that takes longer than this is told to the operator.
+const WAIT_LONG: Duration = Duration::from_secs(5);
+/// How long the keeper waits for a lot that is being written.
+const WATERMARK_WAIT: Duration = Duration::from_millis(500);
 
 /// Where and how large.
 #[derive(Debug, Clone)]
@@ -68,6 +78,9 @@ pub struct StoreOptions {
     pub checkpoint_interval: Duration,
     /// A segment of the log never grows beyond this. Default 256 MiB.
     pub segment_bytes_max: u32,
+    /// What makes operations fail, in tests.
+    #[doc(hidden)]
+    pub faults: Option<Arc<dyn FileFaults>>,
     /// The search index.
     pub search: SearchOptions,
 }
@@ -83,6 +96,7 @@ impl StoreOptions {
             checkpoint_log_bytes_max: 32 << 20,
             checkpoint_interval: Duration::from_secs(10),
             segment_bytes_max: LogOptions::default().segment_bytes_max,
+            faults: None,
             search: SearchOptions::default(),
         }
     }
@@ -120,7 +134,11 @@ pub struct DurableStore {
 #[derive(Debug)]
 struct Inner {
     options: StoreOptions,
-    view: View,
+    /// Replaced as a whole when it can no longer be used.
+    view: RwLock<Arc<View>>,
+    /// Replaced views that may still be read.
+    retired: Mutex<Vec<Arc<View>>>,
+    health: Health,
     reader: LogReader,
     search: SearchIndex,
     writer: Mutex<Writer>,
@@ -132,14 +150,23 @@ struct Inner {
     covered_bytes: AtomicU64,
     /// Applying failed: memory is behind the log.
     broken: AtomicBool,
+    /// A test ended the store as a crash would.
+    abandoned: AtomicBool,
+    /// The write that is going on: milliseconds from `opened` on, plus one; 0: none.
+    writing_since: AtomicU64,
+    opened: Instant,
+    /// The last lot could not be written; kept apart from `health`, whose lock the writing path does without.
+    log_fails: AtomicBool,
+    lots_failed: AtomicU64,
+    renewals: AtomicU64,
     lots: AtomicU64,
     checkpoints: AtomicU64,
     signal: Mutex<Signal>,
     wake: Condvar,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
-    /// Held as long as the store is open.
-    _lock: File,
+    /// Its lock is held as long as the store is open.
+    directory: DataDirectory,
 }
 
 #[derive(Debug)]
@@ -154,70 +181,13 @@ struct Signal {
     checkpoint_wanted: bool,
 }
 
+/// What the clock says, Unix microseconds, unless a test says something else.
+fn now_us(faults: Option<&Arc<dyn FileFaults>>) -> u64 {
+    faults.and_then(|faults| faults.clock_us()).unwrap_or_else(clock::now_us)
+}
+
 fn unavailable(operation: &'static str, detail: impl std::fmt::Display) -> StoreError {
     StoreError { operation, kind: ErrorKind::Unavailable, detail: detail.to_string(), source: None }
-}
-
-fn out_of_order(detail: impl std::fmt::Display) -> StoreError {
-    StoreError { operation: "commit", kind: ErrorKind::Internal, detail: detail.to_string(), source: None }
-}
-
-/// Locks the data directory for this process.
-fn lock(data_dir: &Path) -> Result<File> {
-    // It holds hashes of credentials and everybody's messages.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .map_err(|e| StoreError::io("create data directory", data_dir.display(), e))?;
-    let path = data_dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| StoreError::io("open lock", path.display(), e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError {
-            operation: "open data directory",
-            kind: ErrorKind::Conflict,
-            detail: format!("{} is in use by another chinwag process", data_dir.display()),
-            source: None,
-        }),
-        Err(TryLockError::Error(e)) => Err(StoreError::io("lock data directory", path.display(), e)),
-    }
-}
-
-/// Reads or writes the format number.
-fn check_format(data_dir: &Path) -> Result<()> {
-    let path = data_dir.join("format");
-    let mut text = String::new();
-    match File::open(&path) {
-        Ok(mut file) => {
-            file.read_to_string(&mut text).map_err(|e| StoreError::io("read format", path.display(), e))?;
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let written = File::create(&path)
-                .and_then(|mut file| file.write_all(format!("{FORMAT}\n").as_bytes()).and_then(|()| file.sync_all()))
-                .and_then(|()| File::open(data_dir)?.sync_all());
-            return written.map_err(|e| StoreError::io("write format", path.display(), e));
-        }
-        Err(e) => return Err(StoreError::io("read format", path.display(), e)),
-    }
-    match text.trim().parse::<u32>() {
-        Ok(number) if number <= FORMAT => Ok(()),
-        Ok(number) => Err(StoreError {
-            operation: "open data directory",
-            kind: ErrorKind::Conflict,
-            detail: format!(
-                "{} has format {number}, this build knows up to {FORMAT}: use a newer build",
-                data_dir.display()
-            ),
-            source: None,
-        }),
-        Err(_) => Err(StoreError::damaged("read format", format_args!("{} is not a number", path.display()))),
-    }
 }
 
 fn ms_since(start: Instant) -> u64 {
@@ -233,6 +203,7 @@ fn give_up_view(path: &Path, why: &str, report: &mut OpenReport) -> Result<()> {
     Ok(())
 }
 
+/// The error and its causes, for a line of the log.
 fn chain_of(error: &StoreError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -252,13 +223,15 @@ impl DurableStore {
     /// `Conflict`: in use, or written by a newer build. `Internal`: the log is damaged; the text names the finding.
     /// `Unavailable`: I/O.
     pub fn open(options: StoreOptions) -> Result<(Self, OpenReport)> {
-        let lock = lock(&options.data_dir)?;
-        check_format(&options.data_dir)?;
+        let directory = DataDirectory::open(&options.data_dir, options.faults.clone())?;
+        let log_dir = options.data_dir.join("log");
+        directory.check_log(&log_dir)?;
+        renew::sweep(&options.data_dir)?;
         let mut report = OpenReport::default();
 
         let start = Instant::now();
         let view_dir = view::directory(&options.data_dir);
-        let mut verified = match view::open_verified(&view_dir, options.view_cache_bytes) {
+        let mut verified = match view::open_verified(&view_dir, options.view_cache_bytes, options.faults.clone()) {
             Ok(verified) => verified,
             Err(error) if error.kind() == ErrorKind::Conflict => return Err(error),
             Err(error) => {
@@ -270,9 +243,9 @@ impl DurableStore {
 
         let start = Instant::now();
         let known = verified.as_ref().map(Verified::mark);
-        let log_options = LogOptions { segment_bytes_max: options.segment_bytes_max, ..LogOptions::default() };
-        let log_dir = options.data_dir.join("log");
+        let log_options = LogOptions { segment_bytes_max: options.segment_bytes_max, faults: options.faults.clone() };
         let (log, log_report) = Log::open(&log_dir, log_options, known.as_ref())?;
+        directory.settle()?;
         report.log = log_report;
         report.log_ms = ms_since(start);
         let end = log.end();
@@ -285,10 +258,11 @@ impl DurableStore {
         let reader = log.reader();
         let verified = match verified {
             Some(verified) => verified,
-            None => Verified::create(&view_dir, end, options.view_cache_bytes)?,
+            None => make_view(&view_dir, end, &options)?,
         };
         let from = verified.mark();
         let view = View::new(verified, reader.clone(), options.cache_bytes_max);
+        // The lots behind a damaged last one tell its digest; the log's own mark is the one to trust.
         replay(&view, &reader, from, &options, &mut report)?;
         if from.position != end.position || known.is_none() {
             // A view that was just built, or a long replay, need not be done again.
@@ -303,19 +277,27 @@ impl DurableStore {
         let inner = Arc::new(Inner {
             search: SearchIndex::new(search::directory(&options.data_dir), options.search, end),
             options,
-            view,
+            view: RwLock::new(Arc::new(view)),
+            retired: Mutex::default(),
+            health: Health::default(),
             reader,
             writer: Mutex::new(Writer { log: Some(log) }),
             version: AtomicU64::new(end.version.get()),
             applied: Mutex::new(end),
             covered_bytes: AtomicU64::new(covered),
             broken: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            writing_since: AtomicU64::new(0),
+            opened: Instant::now(),
+            log_fails: AtomicBool::new(false),
+            lots_failed: AtomicU64::new(0),
+            renewals: AtomicU64::new(0),
             lots: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
             signal: Mutex::default(),
             wake: Condvar::new(),
             checkpointing: Mutex::new(()),
-            _lock: lock,
+            directory,
         });
         let keeper = {
             let inner = Arc::clone(&inner);
@@ -362,17 +344,19 @@ impl DurableStore {
     #[doc(hidden)]
     pub fn abandon(mut self) {
         self.stop();
-        self.inner.broken.store(true, Ordering::Release);
+        self.inner.abandoned.store(true, Ordering::Release);
     }
 }
 
 impl Drop for DurableStore {
     fn drop(&mut self) {
         self.stop();
-        if self.inner.broken.load(Ordering::Acquire) {
+        if self.inner.abandoned.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = self.inner.checkpoint() {
+        if !self.inner.broken.load(Ordering::Acquire)
+            && let Err(error) = self.inner.checkpoint()
+        {
             tracing::error!(error = chain_of(&error), "the last checkpoint failed, the next start replays the log");
         }
         if let Some(log) = self.inner.writer.lock().log.take()
@@ -383,14 +367,24 @@ impl Drop for DurableStore {
     }
 }
 
-/// Applies everything behind `from` to the view.
+/// Makes an empty view; half of one is worth nothing.
+fn make_view(path: &Path, end: LogMark, options: &StoreOptions) -> Result<Verified> {
+    let made = Verified::create(path, end, options.view_cache_bytes, options.faults.clone());
+    if made.is_err() {
+        let _ = std::fs::remove_dir_all(path);
+    }
+    made
+}
+
+/// Applies everything behind `from` to the view, and returns what is applied then.
 fn replay(
     view: &View,
     reader: &LogReader,
     from: LogMark,
     options: &StoreOptions,
     report: &mut OpenReport,
-) -> Result<()> {
+) -> Result<LogMark> {
+    let mut applied = from;
     view.set_replaying(true);
     let mut bytes_at_checkpoint = 0u64;
     let mut bytes = 0u64;
@@ -411,6 +405,7 @@ fn replay(
             }
         }
         report.records_replayed += lot.records.len() as u64;
+        applied = LogMark { log_id: from.log_id, position: lot.end, version: lot.last_version, chain: lot.chain };
         bytes += u64::from(lot.end.offset.saturating_sub(lot.position.offset));
         // A rebuild of a large log must not gather all of it in memory. The mark stays: a crash begins again.
         if bytes - bytes_at_checkpoint > options.checkpoint_log_bytes_max.max(1 << 20) * 2 {
@@ -419,50 +414,30 @@ fn replay(
         }
     }
     view.set_replaying(false);
-    Ok(())
+    Ok(applied)
 }
 
 impl Inner {
-    fn check_usable(&self) -> Result<()> {
-        if self.broken.load(Ordering::Acquire) {
-            return Err(unavailable("use store", "a stored lot could not be applied; start again to replay it"));
-        }
-        Ok(())
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
     }
 
-    /// Refuses what no correct caller commits, before anything is written. Loads the channels it changes, too, so that
-    /// most of what applying could fail at has failed before.
-    fn check_lot(&self, lot: &[Commit]) -> Result<()> {
-        let mut heads: foldhash::HashMap<ChannelNo, u64> = foldhash::HashMap::default();
-        let mut names: foldhash::HashSet<&ChannelKey> = foldhash::HashSet::default();
-        if lot.is_empty() || lot.iter().any(|commit| commit.records.is_empty()) {
-            return Err(out_of_order("a lot or a commit without records"));
+    /// Asks the view. A row that is not what was written makes the view be verified, and made again from the log.
+    fn read<T>(&self, question: impl FnOnce(&View) -> Result<T>) -> Result<T> {
+        self.check_usable()?;
+        question(&self.view()).inspect_err(|error| self.suspect(error))
+    }
+
+    /// A row that is not what was written makes the view be verified.
+    fn suspect(&self, error: &StoreError) {
+        if view::is_damage(error) {
+            self.health.went_wrong(Part::View, error);
         }
-        for record in lot.iter().flat_map(|commit| &commit.records) {
-            if let Record::ChannelCreated { channel, key } = record {
-                let taken = heads.contains_key(channel) || self.view.head_seq(*channel)?.is_some();
-                if taken || !names.insert(key) || self.view.channel_no(key)?.is_some() {
-                    return Err(out_of_order(format_args!("channel {key:?} or its number {} exists", channel.0)));
-                }
-                heads.insert(*channel, 0);
-                continue;
-            }
-            let Some(channel) = record.channel() else { continue };
-            let head = match heads.entry(channel) {
-                std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-                std::collections::hash_map::Entry::Vacant(free) => match self.view.head_seq(channel)? {
-                    Some(head) => free.insert(head),
-                    None => return Err(out_of_order(format_args!("channel number {} does not exist", channel.0))),
-                },
-            };
-            if let Record::Message(message) = record {
-                if message.message_seq.get() != *head + 1 {
-                    let seq = message.message_seq;
-                    let detail = format_args!("message_seq {seq} after head {head} of channel number {}", channel.0);
-                    return Err(out_of_order(detail));
-                }
-                *head += 1;
-            }
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if self.broken.load(Ordering::Acquire) {
+            return Err(unavailable("use store", "a stored lot could not be applied; the view is being made again"));
         }
         Ok(())
     }
@@ -472,21 +447,38 @@ impl Inner {
         self.make_room()?;
         let mut writer = self.writer.lock();
         let Some(log) = writer.log.as_mut() else { return Err(unavailable("commit", "the store is closed")) };
-        self.check_lot(lot)?;
+        // Whoever replaced the view did it before this lock was taken.
+        self.check_usable()?;
+        let view = self.view();
+        check_lot(&view, lot).inspect_err(|error| self.suspect(error))?;
         // The version after a break lies above it.
-        let written = log.seal(lot, clock::now_us().max(self.view.break_end().saturating_add(1)));
+        let now_us = now_us(self.options.faults.as_ref());
+        let written = log.seal(lot, now_us.max(view.break_end().saturating_add(1)));
         sealed(&written.versions);
-        let mark = log.write(&written)?;
+        self.writing_since.store(ms_since(self.opened) + 1, Ordering::Relaxed);
+        let outcome = log.write(&written);
+        self.writing_since.store(0, Ordering::Relaxed);
+        let mark = match outcome {
+            Ok(mark) => mark,
+            Err(error) => {
+                self.lots_failed.fetch_add(1, Ordering::Relaxed);
+                if error.kind() == ErrorKind::Unavailable {
+                    self.log_fails.store(true, Ordering::Relaxed);
+                    self.health.went_wrong(Part::Log, &error);
+                }
+                return Err(error);
+            }
+        };
+        if self.log_fails.swap(false, Ordering::Relaxed) {
+            self.health.is_well(Part::Log);
+        }
         let mut places = written.places.iter();
         for (commit, first) in lot.iter().zip(&written.versions) {
             for (step, record) in (0..).zip(&commit.records) {
                 let Some(place) = places.next() else { continue };
-                if let Err(error) = self.view.apply(first.plus(step), *place, record) {
+                if let Err(error) = view.apply(first.plus(step), *place, record) {
                     self.broken.store(true, Ordering::Release);
-                    tracing::error!(
-                        error = chain_of(&error),
-                        "a stored lot could not be applied, the store refuses everything"
-                    );
+                    self.health.went_wrong(Part::View, &error);
                     return Ok(written.versions);
                 }
             }
@@ -513,8 +505,8 @@ impl Inner {
 
     /// Memory holds what no checkpoint has taken, so a log far ahead waits for one; after a failed one it is refused.
     fn make_room(&self) -> Result<()> {
-        if self.view.has_failed() {
-            return Err(unavailable("commit", "the view's disk failed; start again to replay the log"));
+        if self.view().has_failed() {
+            return Err(unavailable("commit", "the view could not be written; it is being replaced"));
         }
         if self.uncovered() > BACKLOG_TIMES * self.options.checkpoint_log_bytes_max {
             self.checkpoint()?;
@@ -524,23 +516,36 @@ impl Inner {
 
     fn checkpoint(&self) -> Result<()> {
         let _one = self.checkpointing.lock();
-        if self.view.has_failed() {
-            return Err(unavailable("checkpoint", "an earlier one failed"));
+        let view = self.view();
+        if view.has_failed() {
+            return Err(unavailable("checkpoint", "an earlier one failed; the view is being replaced"));
         }
         let bytes = self.reader.bytes();
         let mark = *self.applied.lock();
-        if self.view.dirty_count() > 0 || bytes > self.covered_bytes.load(Ordering::Relaxed) {
-            self.view.checkpoint(Some(mark))?;
+        if view.dirty_count() > 0 || bytes > self.covered_bytes.load(Ordering::Relaxed) {
+            if let Err(error) = view.checkpoint(Some(mark)) {
+                self.health.went_wrong(Part::View, &error);
+                return Err(error);
+            }
             self.covered_bytes.store(bytes, Ordering::Relaxed);
             self.checkpoints.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(log) = self.writer.lock().log.as_mut() {
-            log.sync_watermark()?;
-        }
+        self.sync_watermark();
         Ok(())
     }
 
-    /// The keeper's thread: checkpoints when they are due, and the watermark when nothing happens.
+    /// The watermark only protects what is durable already, so it waits for no slow write, and says itself what fails.
+    fn sync_watermark(&self) {
+        if let Some(mut writer) = self.writer.try_lock_for(WATERMARK_WAIT)
+            && let Some(log) = writer.log.as_mut()
+            && let Err(error) = log.sync_watermark()
+        {
+            tracing::debug!(error = chain_of(&error), "the watermark was not synced");
+        }
+    }
+
+    /// The keeper's thread: checkpoints when they are due, the watermark when nothing happens, and what a failing disk has
+    /// stopped.
     fn keep(&self) {
         let mut last_checkpoint = Instant::now();
         let mut seen = (self.version.load(Ordering::Acquire), Instant::now());
@@ -556,24 +561,61 @@ impl Inner {
                 }
                 std::mem::take(&mut signal.checkpoint_wanted)
             };
-            let due = last_checkpoint.elapsed() >= self.options.checkpoint_interval && self.view.dirty_count() > 0;
-            if (wanted || due) && !self.view.has_failed() && !self.broken.load(Ordering::Acquire) {
+            self.recover();
+            let view = self.view();
+            let due = last_checkpoint.elapsed() >= self.options.checkpoint_interval && view.dirty_count() > 0;
+            if (wanted || due) && !view.has_failed() && !self.broken.load(Ordering::Acquire) {
                 if let Err(error) = self.checkpoint() {
-                    tracing::error!(error = chain_of(&error), "checkpoint failed, commits are refused from now on");
+                    tracing::debug!(error = chain_of(&error), "checkpoint failed");
                 }
                 last_checkpoint = Instant::now();
             }
+            drop(view);
             let version = self.version.load(Ordering::Acquire);
             if version != seen.0 {
                 seen = (version, Instant::now());
             } else if version != watermark && seen.1.elapsed() >= WATERMARK_IDLE {
                 watermark = version;
-                if let Some(log) = self.writer.lock().log.as_mut()
-                    && let Err(error) = log.sync_watermark()
-                {
-                    tracing::error!(error = chain_of(&error), "the log's watermark was not synced");
-                }
+                self.sync_watermark();
             }
+        }
+    }
+
+    /// Tries to put right what is wrong, when it is time to.
+    fn recover(&self) {
+        self.retire();
+        let waited = self.write_wait();
+        if waited >= WAIT_LONG {
+            let why = format!("a lot has waited for longer than {} s", WAIT_LONG.as_secs());
+            self.health.note(Part::Wait, why, "a lot is being written");
+        } else {
+            self.health.is_well(Part::Wait);
+        }
+        if self.health.is_try_due(Part::Log)
+            && let Some(mut writer) = self.writer.try_lock_for(WATERMARK_WAIT)
+            && let Some(log) = writer.log.as_mut()
+        {
+            match log.resume() {
+                Ok(()) => {
+                    self.log_fails.store(false, Ordering::Relaxed);
+                    self.health.is_well(Part::Log);
+                }
+                Err(error) => self.health.went_wrong(Part::Log, &error),
+            }
+        }
+        if self.health.is_try_due(Part::View) {
+            match self.renew() {
+                Ok(()) => self.health.is_well(Part::View),
+                Err(error) => self.health.went_wrong(Part::View, &error),
+            }
+        }
+    }
+
+    /// How long the write that is going on has taken.
+    fn write_wait(&self) -> Duration {
+        match self.writing_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(ms_since(self.opened).saturating_sub(since - 1)),
         }
     }
 }
@@ -588,50 +630,43 @@ impl Store for DurableStore {
     }
 
     fn version_standing(&self, version: Version) -> VersionStanding {
-        self.inner.view.version_standing(version, self.version())
+        self.inner.view().version_standing(version, self.version())
     }
 
     fn reserve_channel_no(&self) -> ChannelNo {
-        self.inner.view.reserve_channel_no()
+        self.inner.view().reserve_channel_no()
     }
 
     fn channel_no(&self, key: &ChannelKey) -> Result<Option<ChannelNo>> {
-        self.inner.check_usable()?;
-        self.inner.view.channel_no(key)
+        self.inner.read(|view| view.channel_no(key))
     }
 
     fn channel(&self, channel: ChannelNo) -> Result<Option<ChannelInfo>> {
-        self.inner.check_usable()?;
-        self.inner.view.channel(channel)
+        self.inner.read(|view| view.channel(channel))
     }
 
     fn alias(&self, alias: &str) -> Result<Option<ChannelNo>> {
-        self.inner.check_usable()?;
-        self.inner.view.alias(alias)
+        self.inner.read(|view| view.alias(alias))
     }
 
     fn membership(&self, channel: ChannelNo, uid: &Uid) -> Result<Option<Membership>> {
-        self.inner.check_usable()?;
-        self.inner.view.membership(channel, uid)
+        self.inner.read(|view| view.membership(channel, uid))
     }
 
     fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>> {
-        self.inner.check_usable()?;
-        self.inner.view.members(channel)
+        self.inner.read(|view| view.members(channel))
     }
 
     fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>> {
-        self.inner.check_usable()?;
-        self.inner.view.digest(channel, seq)
+        self.inner.read(|view| view.digest(channel, seq))
     }
 
     fn probe(&self, channel: ChannelNo, fingerprint: u64) -> Probe {
-        self.inner.view.probe(channel, fingerprint)
+        self.inner.view().probe(channel, fingerprint)
     }
 
     fn warm(&self, channel: ChannelNo) -> Result<()> {
-        self.inner.check_usable()?;
-        self.inner.view.warm(channel)
+        self.inner.read(|view| view.warm(channel))
     }
 
     fn message_by_client_msg_no(
@@ -640,28 +675,23 @@ impl Store for DurableStore {
         from_uid: &Uid,
         client_msg_no: &ClientMsgNo,
     ) -> Result<Option<Message>> {
-        self.inner.check_usable()?;
-        self.inner.view.message_by_client_msg_no(channel, from_uid, client_msg_no)
+        self.inner.read(|view| view.message_by_client_msg_no(channel, from_uid, client_msg_no))
     }
 
     fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>> {
-        self.inner.check_usable()?;
-        self.inner.view.messages(channel, range)
+        self.inner.read(|view| view.messages(channel, range))
     }
 
     fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
-        self.inner.check_usable()?;
-        self.inner.view.memberships(channel)
+        self.inner.read(|view| view.memberships(channel))
     }
 
     fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>> {
-        self.inner.check_usable()?;
-        self.inner.view.profile(channel)
+        self.inner.read(|view| view.profile(channel))
     }
 
     fn message_changes(&self, channel: ChannelNo, since: Version, max: usize) -> Result<MessageChanges> {
-        self.inner.check_usable()?;
-        self.inner.view.message_changes(channel, since, max)
+        self.inner.read(|view| view.message_changes(channel, since, max))
     }
 
     fn search(&self, channel: ChannelNo, query: &super::SearchQuery) -> Result<super::SearchFound> {
@@ -669,115 +699,95 @@ impl Store for DurableStore {
         self.inner.search.search(&*self.inner, channel, query)
     }
     fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64> {
-        self.inner.check_usable()?;
-        self.inner.view.mentions_after(channel, uid, floor)
+        self.inner.read(|view| view.mentions_after(channel, uid, floor))
     }
 
     fn user_settings(&self, uid: &Uid) -> Result<UserSettings> {
-        self.inner.check_usable()?;
-        self.inner.view.user_settings(uid)
+        self.inner.read(|view| view.user_settings(uid))
     }
 
     fn relation(&self, uid: &Uid, peer: &Uid) -> Result<Relation> {
-        self.inner.check_usable()?;
-        self.inner.view.relation(uid, peer)
+        self.inner.read(|view| view.relation(uid, peer))
     }
 
     fn relations(&self, uid: &Uid) -> Result<Vec<(Uid, Relation)>> {
-        self.inner.check_usable()?;
-        self.inner.view.relations(uid)
+        self.inner.read(|view| view.relations(uid))
     }
 
     fn file(&self, file_id: &FileId) -> Result<Option<FileInfo>> {
-        self.inner.check_usable()?;
-        self.inner.view.file(file_id)
+        self.inner.read(|view| view.file(file_id))
     }
 
     fn file_references(&self, file_id: &FileId, max: usize) -> Result<Vec<(ChannelNo, u64)>> {
-        self.inner.check_usable()?;
-        self.inner.view.file_references(file_id, max)
+        self.inner.read(|view| view.file_references(file_id, max))
     }
 
     fn unused_files(&self, before: Version, max: usize) -> Result<Vec<FileInfo>> {
-        self.inner.check_usable()?;
-        self.inner.view.unused_files(before, max)
+        self.inner.read(|view| view.unused_files(before, max))
     }
 
     fn has_content(&self, content: &ContentHash) -> Result<bool> {
-        self.inner.check_usable()?;
-        self.inner.view.has_content(content)
+        self.inner.read(|view| view.has_content(content))
     }
 
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>> {
-        self.inner.check_usable()?;
-        self.inner.view.message_by_id(message_id)
+        self.inner.read(|view| view.message_by_id(message_id))
     }
 
     fn countable_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<(u64, u64)> {
-        self.inner.check_usable()?;
-        self.inner.view.countable_after(channel, uid, floor)
+        self.inner.read(|view| view.countable_after(channel, uid, floor))
     }
 
     fn position_for_unread(&self, channel: ChannelNo, uid: &Uid, unread: u64, floor_min: u64) -> Result<(u64, u64)> {
-        self.inner.check_usable()?;
-        self.inner.view.position_for_unread(channel, uid, unread, floor_min)
+        self.inner.read(|view| view.position_for_unread(channel, uid, unread, floor_min))
     }
 
     fn last_own(&self, channel: ChannelNo, uid: &Uid) -> Result<LastOwn> {
-        self.inner.check_usable()?;
-        self.inner.view.last_own(channel, uid)
+        self.inner.read(|view| view.last_own(channel, uid))
     }
 
     fn conversation_state(&self, channel: ChannelNo, uid: &Uid) -> Result<Option<ConversationState>> {
-        self.inner.check_usable()?;
-        self.inner.view.conversation_state(channel, uid)
+        self.inner.read(|view| view.conversation_state(channel, uid))
     }
 
     fn channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>> {
-        self.inner.check_usable()?;
-        self.inner.view.channels_of(uid)
+        self.inner.read(|view| view.channels_of(uid))
     }
 
     fn group_channels_of(&self, uid: &Uid) -> Result<Vec<ChannelNo>> {
-        self.inner.check_usable()?;
-        self.inner.view.group_channels_of(uid)
+        self.inner.read(|view| view.group_channels_of(uid))
     }
 
     fn channel_count_of(&self, uid: &Uid) -> Result<u64> {
-        self.inner.check_usable()?;
-        self.inner.view.channel_count_of(uid)
+        self.inner.read(|view| view.channel_count_of(uid))
     }
 
     fn own_changes(&self, uid: &Uid, since: Version) -> Result<Vec<ChannelNo>> {
-        self.inner.check_usable()?;
-        self.inner.view.own_changes(uid, since)
+        self.inner.read(|view| view.own_changes(uid, since))
     }
 
     fn changed_among(&self, of: &[ChannelNo], since: Version) -> Vec<ChannelNo> {
-        self.inner.view.changed_among(of, since)
+        self.inner.view().changed_among(of, since)
     }
 
     fn recently_changed(&self, since: Version, max: usize) -> Option<Vec<ChannelNo>> {
-        self.inner.view.recently_changed(since, max)
+        self.inner.view().recently_changed(since, max)
     }
 
     fn user_known(&self, uid: &Uid) -> Result<bool> {
-        self.inner.check_usable()?;
-        self.inner.view.user_known(uid)
+        self.inner.read(|view| view.user_known(uid))
     }
 
     fn token_owners(&self, token: &CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>> {
-        self.inner.check_usable()?;
-        self.inner.view.token_owners(token)
+        self.inner.read(|view| view.token_owners(token))
     }
 
     fn api_keys(&self) -> Vec<ApiKey> {
-        self.inner.view.api_keys()
+        self.inner.view().api_keys()
     }
 
     fn expiry_due(&self, now_ms: u64, max: usize) -> Result<Vec<(ChannelNo, Vec<u64>)>> {
-        self.inner.check_usable()?;
-        self.inner.view.expiry_due(now_ms, max)
+        self.inner.read(|view| view.expiry_due(now_ms, max))
     }
 
     fn checkpoint(&self) -> Result<()> {
@@ -786,18 +796,27 @@ impl Store for DurableStore {
     }
 
     fn read_counts(&self) -> ReadCounts {
-        ReadCounts { view: self.inner.view.reads(), log: self.inner.reader.reads() }
+        ReadCounts { view: self.inner.view().reads(), log: self.inner.reader.reads() }
     }
 
     fn stats(&self) -> StoreStats {
         StoreStats {
-            channels: self.inner.view.channel_count(),
+            channels: self.inner.view().channel_count(),
             log_bytes: self.inner.reader.bytes(),
             log_bytes_since_checkpoint: self.inner.uncovered(),
-            dirty_rows: self.inner.view.dirty_count(),
+            dirty_rows: self.inner.view().dirty_count(),
             checkpoints: self.inner.checkpoints.load(Ordering::Relaxed),
             lots: self.inner.lots.load(Ordering::Relaxed),
+            lots_failed: self.inner.lots_failed.load(Ordering::Relaxed),
+            view_renewals: self.inner.renewals.load(Ordering::Relaxed),
+            write_wait_ms: u64::try_from(self.inner.write_wait().as_millis()).unwrap_or(u64::MAX),
+            unwritable: !self.health().writable,
         }
+    }
+
+    fn health(&self) -> StoreHealth {
+        let readable = !self.inner.broken.load(Ordering::Acquire);
+        self.inner.health.report(readable, readable && !self.inner.view().has_failed())
     }
 }
 

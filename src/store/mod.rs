@@ -390,6 +390,33 @@ pub struct StoreStats {
     pub checkpoints: u64,
     /// Lots written since open.
     pub lots: u64,
+    /// Lots refused since open because they could not be written.
+    pub lots_failed: u64,
+    /// How often the view was replaced while the server ran, after its disk had failed.
+    pub view_renewals: u64,
+    /// Milliseconds the lot that is being written has waited for the disk; 0 when none is.
+    pub write_wait_ms: u64,
+    /// Nothing can be committed now.
+    pub unwritable: bool,
+}
+
+/// Whether the store can do its work now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Lots can be committed, as far as is known.
+    pub writable: bool,
+    /// What is stored can be read.
+    pub readable: bool,
+    /// What is wrong, in words without names of users, channels and paths; `None`: nothing.
+    pub problem: Option<String>,
+}
+
+impl StoreHealth {
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn well() -> Self {
+        Self { writable: true, readable: true, problem: None }
+    }
 }
 
 /// What went wrong in the store. Names the operation and keeps the cause.
@@ -589,4 +616,9 @@ pub trait Store: Send + Sync + 'static {
     fn read_counts(&self) -> ReadCounts;
     /// Figures. No I/O.
     fn stats(&self) -> StoreStats;
+
+    /// What is wrong now, if anything. No I/O.
+    fn health(&self) -> StoreHealth {
+        StoreHealth::well()
+    }
 }

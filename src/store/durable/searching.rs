@@ -10,11 +10,11 @@ use crate::store::{ChannelNo, Record, Result, SeqRange, StoreError};
 
 impl Source for Inner {
     fn head_seq(&self, channel: ChannelNo) -> Result<u64> {
-        Ok(self.view.head_seq(channel)?.unwrap_or(0))
+        Ok(self.view().head_seq(channel)?.unwrap_or(0))
     }
 
     fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>> {
-        self.view.messages(channel, range)
+        self.view().messages(channel, range)
     }
 
     fn mark(&self) -> LogMark {
@@ -23,7 +23,7 @@ impl Source for Inner {
 
     fn changed_after(&self, since: Version) -> Result<Vec<ChannelNo>> {
         // Without a largest number nothing is too many.
-        Ok(self.view.recently_changed(since, usize::MAX).unwrap_or_default())
+        Ok(self.view().recently_changed(since, usize::MAX).unwrap_or_default())
     }
 
     fn edits_after(&self, mark: &LogMark, until: Version, tell: &mut dyn FnMut(ChannelNo, u64, Version)) -> Result<()> {

@@ -74,11 +74,16 @@ impl Files {
         Ok(LogFile { file, path, faults })
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    /// Another directory, with the same faults.
+    pub(in crate::store) fn sibling(&self, dir: &Path) -> Self {
+        Self::new(dir, self.faults.clone())
+    }
+
+    pub(in crate::store) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::store) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
@@ -91,10 +96,15 @@ impl Files {
         // It holds everybody's messages and hashes of credentials.
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(&self.dir)?;
         self.note(FileChange::DirMade { path: &self.dir });
-        match self.dir.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Self::new(Path::new("."), self.faults.clone()).sync_dir(),
-            Some(parent) => Self::new(parent, self.faults.clone()).sync_dir(),
+        let synced = match self.dir.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => self.sibling(Path::new(".")).sync_dir(),
+            Some(parent) => self.sibling(parent).sync_dir(),
             None => Ok(()),
+        };
+        match synced {
+            // Who may not read the parent cannot sync it, and has done what can be done.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
         }
     }
 
@@ -130,9 +140,9 @@ impl Files {
     pub(in crate::store) fn create(&self, name: &str, bytes: &[u8]) -> io::Result<LogFile> {
         let made_at = self.path(&format!("{name}{LEFTOVER}"));
         let made = self.create_at(name, &made_at, bytes);
-        if made.is_err() {
+        if made.is_err() && fs::remove_file(&made_at).is_ok() {
             // On a full disk it must not keep what little there is.
-            let _ = fs::remove_file(&made_at);
+            self.note(FileChange::Removed { path: &made_at });
         }
         made
     }
@@ -206,8 +216,8 @@ impl LogFile {
     }
 
     pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.check(FileOp::Write)?;
         if let Some((faults, inode)) = &self.faults {
+            faults.check_write(&self.path, bytes.len())?;
             faults.note(FileChange::Written { inode: *inode, at, bytes });
         }
         self.file.write_all_at(bytes, at)

@@ -70,7 +70,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(kind: FindingKind, file: impl Into<PathBuf>, offset: u64, detail: impl fmt::Display) -> Self {
+    pub(in crate::store) fn new(
+        kind: FindingKind,
+        file: impl Into<PathBuf>,
+        offset: u64,
+        detail: impl fmt::Display,
+    ) -> Self {
         Self { kind, file: file.into(), offset, detail: detail.to_string(), versions: None, messages: Vec::new() }
     }
 

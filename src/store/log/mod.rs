@@ -35,6 +35,7 @@ use protocol::ids::Version;
 use super::{ChannelNo, Record};
 
 pub use append::{Log, LogOptions, SealedLot};
+pub(in crate::store) use files::Files as Directory;
 pub use finding::{Finding, FindingKind, ReadError, SeqRun};
 pub use reader::{LogReader, Scan};
 

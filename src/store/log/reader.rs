@@ -223,6 +223,12 @@ impl LogReader {
         self.shared.message_reads.load(Ordering::Relaxed)
     }
 
+    /// Where the last lot on disk ends.
+    #[must_use]
+    pub fn end(&self) -> super::LogMark {
+        self.shared.end()
+    }
+
     /// Bytes of the log that are in use: headers and lots of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -88,6 +88,14 @@ pub trait FileFaults: fmt::Debug + Send + Sync {
     /// What the operation shall fail with.
     fn check(&self, op: FileOp, path: &Path) -> io::Result<()>;
 
+    /// Asked before each write of the log, with how many bytes.
+    ///
+    /// # Errors
+    /// As [`FileFaults::check`].
+    fn check_write(&self, path: &Path, _bytes: usize) -> io::Result<()> {
+        self.check(FileOp::Write, path)
+    }
+
     /// Told of each change. The view's database is not told of.
     fn note(&self, _change: FileChange<'_>) {}
 

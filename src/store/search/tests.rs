@@ -591,3 +591,40 @@ fn long_texts_are_found_and_units_stay_small() {
         assert_eq!(fixture.seqs(0, &format!("needle-{i}-")), [i + 1]);
     }
 }
+
+#[test]
+fn an_older_unit_never_stands_in_for_a_lost_one() {
+    let waste_bytes_max = 1 << 30;
+    let mut fixture = Fixture::new(1, SearchOptions { segment_bytes_max: 8 << 10, waste_bytes_max, ..small() });
+    let first = |fixture: &Fixture| fixture.index.catalog.read().snapshot(0, 1, 1).units[0];
+    fixture.send(0, numbered(1, 64));
+    fixture.settle();
+    let older = first(&fixture);
+    // Others lie beside it, so that its file stays, and the newer one lies in another.
+    let mut sent = 64;
+    let fill = |fixture: &mut Fixture, sent: &mut u64, segment: u32| {
+        let started = Instant::now();
+        while *fixture.index.catalog.read().segments.keys().last().expect("a segment") <= segment {
+            fixture.send(0, numbered(*sent + 1, 64));
+            fixture.settle();
+            *sent += 64;
+            assert!(started.elapsed() < Duration::from_secs(20) && *sent < 512, "{sent}");
+        }
+    };
+    fill(&mut fixture, &mut sent, older.segment);
+    (1..=2).for_each(|seq| fixture.edit(0, seq, "an apple"));
+    let started = Instant::now();
+    while first(&fixture).segment == older.segment {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    let newer = first(&fixture).segment;
+    fill(&mut fixture, &mut sent, newer);
+    fixture.stop();
+    assert!(fixture.files().join(format!("{:08}.seg", older.segment)).exists());
+    fs::remove_file(fixture.files().join(format!("{newer:08}.seg"))).expect("remove");
+    fixture.start();
+    assert_eq!(fixture.seqs(0, "an apple"), [2, 1]);
+    fixture.settle();
+    assert_eq!(fixture.seqs(0, "an apple"), [2, 1]);
+}

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use super::keys;
 use crate::domain::refusal::ErrorKind;
+use crate::store::log::seam::{FileFaults, FileOp};
 use crate::store::{Result, StoreError};
 
 /// A row to write; `None` takes it away.
@@ -26,6 +29,8 @@ pub type Value = sled::IVec;
 
 /// How long an ending sled of this process may keep its lock.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
+/// A flush that takes longer is looked after; then again after twice as long.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
 /// sled holds a process-wide lock while a batch applies, so batches are capped (an owner's rows that change in place go
 /// together whatever their number).
 pub const BATCH_ROWS_MAX: usize = 256;
@@ -39,14 +44,22 @@ pub struct Db {
     file: File,
     path: PathBuf,
     reads: AtomicU64,
+    /// What makes operations fail, in tests.
+    faults: Option<Arc<dyn FileFaults>>,
+}
+
+fn ask(faults: Option<&Arc<dyn FileFaults>>, op: FileOp, operation: &'static str, path: &Path) -> Result<()> {
+    faults.map_or(Ok(()), |faults| faults.check(op, path)).map_err(|e| StoreError::io(operation, path.display(), e))
 }
 
 fn failed(operation: &'static str, path: &Path, source: sled::Error) -> StoreError {
-    let kind = match source {
-        sled::Error::Io(_) => ErrorKind::Unavailable,
-        _ => ErrorKind::Internal,
-    };
-    StoreError { operation, kind, detail: path.display().to_string(), source: Some(Box::new(source)) }
+    match source {
+        sled::Error::Io(source) => StoreError::io(operation, path.display(), source),
+        source => {
+            let detail = path.display().to_string();
+            StoreError { operation, kind: ErrorKind::Internal, detail, source: Some(Box::new(source)) }
+        }
+    }
 }
 
 /// Runs a call of sled; a panic in it is damage.
@@ -97,7 +110,8 @@ impl Db {
     ///
     /// # Errors
     /// I/O, or anything sled finds wrong, a panic included. `Conflict`: something else has it open.
-    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
+    pub fn open(path: &Path, cache_bytes: u64, faults: Option<Arc<dyn FileFaults>>) -> Result<Self> {
+        ask(faults.as_ref(), FileOp::Open, "open view", path)?;
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(cache_bytes)
@@ -106,7 +120,14 @@ impl Db {
         let tree = open_tree(&config, path)?;
         let data = path.join("db");
         let file = File::open(&data).map_err(|e| StoreError::io("open view", data.display(), e))?;
-        Ok(Self { tree, file, path: path.to_owned(), reads: AtomicU64::new(0) })
+        // sled syncs no directory. Without their names its files are gone after a power cut, and all is read from the log.
+        if faults.as_ref().is_none_or(|faults| !faults.skips_syncs()) {
+            for dir in [Some(path), path.parent()].into_iter().flatten().filter(|dir| !dir.as_os_str().is_empty()) {
+                let synced = File::open(dir).and_then(|dir| dir.sync_all());
+                synced.map_err(|e| StoreError::io("open view", dir.display(), e))?;
+            }
+        }
+        Ok(Self { tree, file, path: path.to_owned(), reads: AtomicU64::new(0), faults })
     }
 
     /// One row.
@@ -115,6 +136,7 @@ impl Db {
     /// I/O or damage.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         crate::store::quiet::count(&self.reads);
+        ask(self.faults.as_ref(), FileOp::Read, "read view", &self.path)?;
         guarded("read view", &self.path, || self.tree.get(key))
     }
 
@@ -132,6 +154,7 @@ impl Db {
     /// I/O, damage, or what `each` says.
     pub fn scan_prefix(&self, prefix: &[u8], each: EachRow<'_>) -> Result<()> {
         crate::store::quiet::count(&self.reads);
+        ask(self.faults.as_ref(), FileOp::Read, "scan view", &self.path)?;
         let mut rows = self.tree.scan_prefix(prefix);
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
             each(&key, &value)?;
@@ -145,6 +168,7 @@ impl Db {
     /// As [`Db::scan_prefix`].
     pub fn scan_while(&self, prefix: &[u8], each: WhileRow<'_>) -> Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        ask(self.faults.as_ref(), FileOp::Read, "scan view", &self.path)?;
         let mut rows = self.tree.scan_prefix(prefix);
         while let Some((key, value)) = guarded("scan view", &self.path, || rows.next().transpose())? {
             if !each(&key, &value)? {
@@ -171,8 +195,43 @@ impl Db {
     /// # Errors
     /// I/O.
     pub fn sync(&self) -> Result<()> {
-        guarded("flush view", &self.path, || self.tree.flush())?;
+        ask(self.faults.as_ref(), FileOp::Sync, "sync view", &self.path)?;
+        self.flush()?;
         self.file.sync_data().map_err(|e| StoreError::io("sync view", self.path.display(), e))
+    }
+
+    /// sled's flush, which waits for ever when a write of sled's own threads fails at the wrong moment: the error is noted,
+    /// but who waits is not woken. Another flush that meets the error wakes them.
+    fn flush(&self) -> Result<()> {
+        let (done, ended) = std::sync::mpsc::sync_channel::<()>(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut pause = FLUSH_WAIT;
+                while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    scope.spawn(|| drop(guarded("flush view", &self.path, || self.tree.flush())));
+                    pause *= 2;
+                }
+            });
+            let flushed = guarded("flush view", &self.path, || self.tree.flush());
+            drop(done);
+            flushed.map(drop)
+        })
+    }
+
+    /// The directory has another name now.
+    pub fn moved_to(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+
+    /// Lets go of the files; sled panics when its last sync fails.
+    pub fn discard(self) {
+        let Self { tree, path, .. } = self;
+        if let Err(error) = guarded("close view", &path, || {
+            drop(tree);
+            Ok(())
+        }) {
+            tracing::debug!(%error, "sled did not close well");
+        }
     }
 
     /// Row look-ups and range scans so far.
@@ -225,6 +284,7 @@ impl Ledger {
         if let Some(left) = &mut self.batches_left {
             *left = left.checked_sub(1).ok_or_else(|| StoreError::damaged("write view", "a test said so"))?;
         }
+        ask(db.faults.as_ref(), FileOp::Write, "write view", &db.path)?;
         let mut sum = self.sum;
         let mut batch = sled::Batch::default();
         // In key order sled touches each of its nodes once.

@@ -282,6 +282,26 @@ impl View {
         ChannelNo(self.next_channel.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The lowest number [`View::reserve_channel_no`] has not given.
+    pub fn first_unreserved(&self) -> u32 {
+        self.next_channel.load(Ordering::Relaxed)
+    }
+
+    /// Gives no number below this.
+    pub fn reserve_from(&self, first: u32) {
+        self.next_channel.fetch_max(first, Ordering::Relaxed);
+    }
+
+    /// The directory has another name now; errors tell it.
+    pub fn moved_to(&mut self, path: &Path) {
+        self.db.moved_to(path);
+    }
+
+    /// Lets go of the database's files, whatever state they are in.
+    pub fn discard(self) {
+        self.db.discard();
+    }
+
     pub fn channel_no(&self, name: &ChannelKey) -> Result<Option<ChannelNo>> {
         if let Some(no) = self.names.get(name) {
             return Ok(Some(ChannelNo(no)));
@@ -494,6 +514,12 @@ impl View {
         found.iter_mut().for_each(|(_, seqs)| seqs.sort_unstable());
         Ok(found)
     }
+}
+
+/// Whether an error says that a row is not what was written. A damaged message is the log's, and no such error.
+pub fn is_damage(error: &StoreError) -> bool {
+    let of_view = error.operation.ends_with("view") || error.operation == "read view row";
+    error.kind == ErrorKind::Internal && of_view
 }
 
 /// Where the view lies in a data directory.

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::ids::{ChannelType, Version};
 
@@ -10,8 +11,12 @@ use super::db::{Db, Ledger, row_hash, sum_row};
 use super::numbers::Numbers;
 use super::server::ServerState;
 use super::{channel, damaged_row, decode_mark, encode_mark, keys, seed_of};
+use crate::store::log::seam::FileFaults;
 use crate::store::log::{LogMark, LogPosition};
 use crate::store::{Result, StoreError};
+
+/// What makes operations fail, in tests.
+type Faults = Option<Arc<dyn FileFaults>>;
 
 /// An open view whose rows are what was written, and what the scan took from them.
 #[derive(Debug)]
@@ -34,8 +39,8 @@ impl Verified {
     ///
     /// # Errors
     /// I/O.
-    pub fn create(path: &Path, log: LogMark, cache_bytes: u64) -> Result<Self> {
-        let db = Db::open(path, cache_bytes)?;
+    pub fn create(path: &Path, log: LogMark, cache_bytes: u64, faults: Faults) -> Result<Self> {
+        let db = Db::open(path, cache_bytes, faults)?;
         let (seed, start) = (seed_of(&log.log_id), start_of(&log));
         let mut ledger = Ledger::new(seed, 0);
         ledger.apply(&db, vec![(keys::MARK.to_vec(), Some(encode_mark(&start)))])?;
@@ -69,13 +74,13 @@ fn start_of(log: &LogMark) -> LogMark {
 ///
 /// # Errors
 /// Anything that makes it unusable: it cannot be opened, a row is not what its key space says, or the rows do not add up.
-pub fn open_verified(path: &Path, cache_bytes: u64) -> Result<Option<Verified>> {
+pub fn open_verified(path: &Path, cache_bytes: u64, faults: Faults) -> Result<Option<Verified>> {
     match std::fs::metadata(path) {
         Err(e) if e.kind() == IoErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(StoreError::io("open view", path.display(), e)),
         Ok(_) => {}
     }
-    let db = Db::open(path, cache_bytes)?;
+    let db = Db::open(path, cache_bytes, faults)?;
     let Some(row) = db.get_uncounted(keys::MARK)? else {
         return Err(StoreError::damaged("verify view", "it has no mark"));
     };

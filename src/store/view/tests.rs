@@ -13,7 +13,7 @@ use crate::domain::conversation::ConversationState;
 
 fn empty() -> (tempfile::TempDir, Db, Ledger) {
     let dir = tempfile::tempdir().expect("dir");
-    let db = Db::open(&dir.path().join("view"), 1 << 20).expect("open");
+    let db = Db::open(&dir.path().join("view"), 1 << 20, None).expect("open");
     (dir, db, Ledger::new(7, 0))
 }
 
