@@ -89,7 +89,7 @@ impl Server {
     /// Sends and returns (seq, id).
     async fn send(&self, channel: &str, name: &str) -> (u64, u64) {
         let payload = "cGF5bG9hZCBvZiBhIG1lc3NhZ2Ug".repeat(100);
-        let body = json!({"from_uid": "alice", "channel_id": channel, "channel_type": 2, "client_msg_no": name,
+        let body = json!({"from_uid": "alice", "channel_id": channel, "channel_type": 2, "client_msg_no": name, "header": {"red_dot": 1},
                           "payload": payload});
         let (_, answer) = self.post("/message/send", body).await;
         assert_eq!(answer["reason"], 1, "{answer}");
@@ -400,4 +400,40 @@ async fn a_restore_to_a_version_keeps_exactly_what_was_before() {
     assert!(code == 1 && text.contains(&segment.display().to_string()), "{code} {text}");
     assert_eq!(std::fs::read(backup.join("manifest.json")).expect("reads"), manifest);
     assert_eq!(check(&backup).0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_has_every_channel_as_it_stands() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    server.make("one").await;
+    let first = server.send("one", "first").await;
+    server.send("one", "second").await;
+    let read = json!({"uid": "bob", "channel_id": "one", "channel_type": 2, "unread": 1});
+    server.post("/conversations/setUnread", read).await;
+    let target = dir.path().join("export");
+    let refused = run(&data, &["export", target.to_str().expect("text")]);
+    assert_eq!(refused.0, 4, "a server has it: {refused:?}");
+    server.stop();
+    for _ in 0..2 {
+        assert_eq!(done(&data, &["export", target.to_str().expect("text")]), "1 channels, 2 messages\n");
+    }
+    let lines = |name: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(target.join(name)).expect("reads");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let index = lines("channels.ndjson");
+    assert_eq!((index.len(), &index[0]["channel_id"], &index[0]["messages"]), (1, &json!("one"), &json!(2)));
+    let all = lines(index[0]["file"].as_str().expect("a name"));
+    let of = |kind: &str| all.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
+    let bob = of("member").into_iter().find(|member| member["uid"] == "bob").expect("a member");
+    assert_eq!(bob["read_seq"], 1, "{bob}");
+    let messages = of("message");
+    assert_eq!(messages.len(), 2);
+    assert_eq!((&messages[0]["message_id"], &messages[0]["client_msg_no"]), (&json!(first.1), &json!("first")));
+    assert_eq!((&messages[0]["state"], &messages[0]["from_uid"]), (&json!("live"), &json!("alice")));
+    assert!(messages[0]["payload"].as_str().is_some_and(|payload| payload.starts_with("cGF5bG9hZCBv")));
+    assert_eq!(all.last().map(|line| (&line["kind"], &line["digest"])), Some((&json!("end"), &index[0]["digest"])));
+    assert!(!target.join("channels.ndjson.part").exists());
 }

@@ -14,6 +14,7 @@ use crate::domain::refusal::ErrorKind;
 use crate::store::StoreError;
 use crate::store::care::backup::{BackupOptions, BackupReport, backup};
 use crate::store::care::check::{CheckReport, check};
+use crate::store::care::export::export;
 use crate::store::care::rebuild::rebuild;
 use crate::store::care::restore::restore;
 use crate::store::care::{Progress, Tell};
@@ -42,6 +43,13 @@ pub(super) struct BackupArgs {
     /// Copy segments with damaged messages, too, instead of refusing; their seqs stay holes
     #[arg(long)]
     accept_holes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// Where to: a file per channel
+    #[arg(value_name = "DIR")]
+    target: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -180,5 +188,15 @@ pub(super) fn run_restore(config: &Config, args: &RestoreArgs) -> Result<Exit, F
     println!("the backup holds everything up to version {}, kept up to {}", report.held.version, report.kept);
     println!("versions up to {} are answered with reset: clients sync anew", report.broken_until);
     println!("restored into {}", config.data_dir.display());
+    Ok(Exit::Success)
+}
+
+pub(super) fn run_export(config: &Config, args: &ExportArgs) -> Result<Exit, Failure> {
+    let report = with_progress(|tell| export(&config.data_dir, &args.target, tell));
+    let report = report.map_err(|e| failed("the export was not made", e))?;
+    println!("{} channels, {} messages", report.channels, report.messages);
+    if report.damaged > 0 {
+        println!("{} messages are damaged: they have no payload", report.damaged);
+    }
     Ok(Exit::Success)
 }

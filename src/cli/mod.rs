@@ -140,6 +140,8 @@ enum Command {
     Backup(care::BackupArgs),
     /// Restore a backup into an absent or empty data directory and verify it; clients are told to sync anew
     Restore(care::RestoreArgs),
+    /// Write every channel as NDJSON, a file each; needs the server stopped
+    Export(care::ExportArgs),
     /// Set the view aside and make it again from the log; needs the server stopped
     Rebuild,
     /// The configuration: check it, show it, print the example file
@@ -223,6 +225,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Check(args) => care::run_check(&cli.settings.load()?.config, args),
         Command::Backup(args) => care::run_backup(&cli.settings.load()?.config, args),
         Command::Restore(args) => care::run_restore(&cli.settings.load()?.config, args),
+        Command::Export(args) => care::run_export(&cli.settings.load()?.config, args),
         Command::Rebuild => care::run_rebuild(&cli.settings.load()?.config),
         Command::Config(command) => show::run(&cli.settings, command),
         Command::Version => {

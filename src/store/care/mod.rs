@@ -21,6 +21,7 @@ use crate::domain::refusal::ErrorKind;
 
 pub mod backup;
 pub mod check;
+pub mod export;
 mod manifest;
 pub mod rebuild;
 pub mod restore;
