@@ -169,7 +169,7 @@ fn open_view(
             (copy.0.clone(), Some(copy))
         }
     };
-    match view::open_verified(&opened_at, VIEW_CACHE) {
+    match view::open_verified(&opened_at, VIEW_CACHE, None) {
         Ok(verified) => Ok((verified, scratch)),
         Err(error) => {
             let file = dir.display().to_string();

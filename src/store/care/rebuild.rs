@@ -47,7 +47,7 @@ pub fn rebuild(data_dir: &Path, tell: Tell<'_>) -> Result<RebuildReport> {
 /// Makes the view of a data directory that has none, and closes the log. Returns the records applied.
 pub(super) fn make_view(data_dir: &Path, log: Log, tell: Tell<'_>) -> Result<u64> {
     let (end, reader) = (log.end(), log.reader());
-    let verified = Verified::create(&view::directory(data_dir), end, CACHE)?;
+    let verified = Verified::create(&view::directory(data_dir), end, CACHE, None)?;
     let from = verified.mark();
     let view = View::new(verified, reader.clone(), CACHE);
     let total = reader.bytes();
