@@ -299,6 +299,7 @@ async fn a_backup_under_load_restores_to_what_was_acked() {
     reached(1_100).await;
     let acked = sent.load(Ordering::Relaxed);
     let second = take().await;
+    reached(sent.load(Ordering::Relaxed) + 9).await;
     stop.store(true, Ordering::Relaxed);
     for sender in senders {
         sender.await.expect("it ends well");
@@ -344,10 +345,10 @@ async fn a_backup_under_load_restores_to_what_was_acked() {
     assert_eq!(report["messages"].as_u64(), Some(kept));
     // A version the old server gave beyond what was kept is unknown now, and none is given again.
     let seen = original.iter().filter_map(|all| all.values().map(|(id, _)| *id).max()).max().expect("messages");
+    assert!(server.send("one", "after").await.1 > seen);
     let body = json!({"uid": "alice", "version": seen, "msg_count": 1});
     let (headers, _) = server.post("/conversation/sync", body).await;
     assert_eq!(headers.get("x-chinwag-reset").map(|value| value.as_bytes()), Some(&b"1"[..]), "{headers:?}");
-    assert!(server.send("one", "after").await.1 > seen);
     server.stop();
     assert_eq!(check(&restored).0, 0);
     // The restored server's history is another one: its backup needs a directory of its own.
@@ -436,4 +437,54 @@ async fn an_export_has_every_channel_as_it_stands() {
     assert!(messages[0]["payload"].as_str().is_some_and(|payload| payload.starts_with("cGF5bG9hZCBv")));
     assert_eq!(all.last().map(|line| (&line["kind"], &line["digest"])), Some((&json!("end"), &index[0]["digest"])));
     assert!(!target.join("channels.ndjson.part").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_cuts_only_when_told_and_keeps_what_it_cuts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = filled(dir.path()).await;
+    assert!(done(&data, &["repair", "--accept-loss"]).contains("nothing to repair"));
+    let segment = data.join("log/0000000001.log");
+    let whole = std::fs::read(&segment).expect("reads");
+    let lot = whole.windows(8).skip(300_000).position(|bytes| bytes == &whole[128..136]).expect("a lot") + 300_000;
+    flip(&segment, lot + 20);
+    // sled's rollback must not matter, so the whole view goes.
+    std::fs::remove_dir_all(data.join("view")).expect("removed");
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    files_of(&data, &mut before);
+    let (code, text) = run(&data, &["repair"]);
+    assert!(code == 1 && text.contains("lost: all of segment 2") && text.contains("nothing was changed"), "{text}");
+    files_of(&data, &mut after);
+    assert!(before == after, "it only looked");
+    let (code, text) = run(&data, &["repair", "--accept-loss"]);
+    assert!(code == 0 && text.contains("lost: channel number 0 seq") && text.ends_with("sound\n"), "{text}");
+    let aside = data.join("lost-1");
+    assert!(aside.join("0000000002.log").exists() && aside.join("watermark").exists());
+    let mut kept = std::fs::read(aside.join(format!("0000000001.log.from-{lot}"))).expect("the tail");
+    kept[20] ^= 0x10;
+    assert!(kept == whole[lot..], "what was cut is kept as it was");
+
+    let server = Server::start(&data);
+    let found = server.messages("one").await;
+    assert!(found.len() > 30 && found.len() < 234, "{}", found.len());
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), (1..=found.len() as u64).collect::<Vec<_>>());
+    assert_eq!(server.send("one", "after").await.0, found.len() as u64 + 1);
+    // A version from the lost part is answered with reset.
+    let seen = found.last_key_value().map(|(_, (id, _))| id + 1_000);
+    let (headers, _) =
+        server.post("/conversation/sync", json!({"uid": "alice", "version": seen, "msg_count": 1})).await;
+    assert_eq!(headers.get("x-chinwag-reset").map(|value| value.as_bytes()), Some(&b"1"[..]));
+    server.stop();
+    assert_eq!(check(&data).0, 0);
+
+    // Acked lots that are gone: refused until it is accepted.
+    let last = last_segment(&data);
+    let bytes = std::fs::read(&last).expect("reads");
+    std::fs::write(&last, &bytes[..bytes.len() - 1_000]).expect("writes");
+    assert_eq!(run(&data, &["serve", "--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]).0, 4);
+    let (code, text) = run(&data, &["repair", "--accept-loss"]);
+    assert!(code == 0 && text.contains("acked data is gone"), "{text}");
+    let server = Server::start(&data);
+    assert_eq!(server.messages("one").await.len(), found.len());
+    server.stop();
 }

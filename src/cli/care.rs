@@ -16,6 +16,7 @@ use crate::store::care::backup::{BackupOptions, BackupReport, backup};
 use crate::store::care::check::{CheckReport, check};
 use crate::store::care::export::export;
 use crate::store::care::rebuild::rebuild;
+use crate::store::care::repair::{RepairReport, repair};
 use crate::store::care::restore::restore;
 use crate::store::care::{Progress, Tell};
 
@@ -50,6 +51,13 @@ pub(super) struct ExportArgs {
     /// Where to: a file per channel
     #[arg(value_name = "DIR")]
     target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RepairArgs {
+    /// Do it; without this the command only says what would be lost
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 #[derive(Debug, Args)]
@@ -199,4 +207,49 @@ pub(super) fn run_export(config: &Config, args: &ExportArgs) -> Result<Exit, Fai
         println!("{} messages are damaged: they have no payload", report.damaged);
     }
     Ok(Exit::Success)
+}
+
+pub(super) fn run_repair(config: &Config, args: &RepairArgs) -> Result<Exit, Failure> {
+    let report = with_progress(|tell| repair(&config.data_dir, args.accept_loss, tell));
+    let report = report.map_err(|e| failed("not repaired", e))?;
+    print!("{}", repair_text(&report));
+    let Some(repaired) = &report.done else {
+        if report.findings.is_empty() {
+            println!("nothing stops a start: there is nothing to repair");
+            return Ok(Exit::Success);
+        }
+        let advice = match report.kept {
+            Some(_) => "a backup that reaches further loses less; `chinwag repair --accept-loss` cuts",
+            None => "restore a backup",
+        };
+        println!("nothing was changed: {advice}");
+        return Ok(Exit::Failed);
+    };
+    println!("what was cut lies in {}", repaired.aside.display());
+    println!("versions up to {} are answered with reset: clients sync anew", repaired.broken_until);
+    print!("{}", check_text(&repaired.check));
+    Ok(if repaired.check.sound { Exit::Success } else { Exit::Failed })
+}
+
+fn repair_text(report: &RepairReport) -> String {
+    let mut text: String = report.findings.iter().map(|found| format!("found: {found}\n")).collect();
+    if let Some(kept) = report.kept.filter(|_| !report.findings.is_empty()) {
+        let at = kept.position;
+        text.push_str(&format!(
+            "kept: up to version {} (segment {}, offset {})\n",
+            kept.version, at.segment, at.offset
+        ));
+    }
+    for run in &report.messages {
+        let (no, first, last) = (run.channel_number, run.first_seq, run.last_seq);
+        text.push_str(&format!("lost: channel number {no} seq {first} to {last}\n"));
+    }
+    if report.other_records > 0 {
+        let count = report.other_records;
+        text.push_str(&format!("lost: {count} changes of members, settings, positions or keys\n"));
+    }
+    for number in &report.segments {
+        text.push_str(&format!("lost: all of segment {number}\n"));
+    }
+    text
 }

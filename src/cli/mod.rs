@@ -142,6 +142,8 @@ enum Command {
     Restore(care::RestoreArgs),
     /// Write every channel as NDJSON, a file each; needs the server stopped
     Export(care::ExportArgs),
+    /// Say what stops a start and what cutting it away would lose; with --accept-loss do it, keeping aside what is cut
+    Repair(care::RepairArgs),
     /// Set the view aside and make it again from the log; needs the server stopped
     Rebuild,
     /// The configuration: check it, show it, print the example file
@@ -226,6 +228,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Backup(args) => care::run_backup(&cli.settings.load()?.config, args),
         Command::Restore(args) => care::run_restore(&cli.settings.load()?.config, args),
         Command::Export(args) => care::run_export(&cli.settings.load()?.config, args),
+        Command::Repair(args) => care::run_repair(&cli.settings.load()?.config, args),
         Command::Rebuild => care::run_rebuild(&cli.settings.load()?.config),
         Command::Config(command) => show::run(&cli.settings, command),
         Command::Version => {

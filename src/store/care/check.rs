@@ -191,6 +191,13 @@ fn open_view(
     }
 }
 
+/// The view's mark, asked of a copy; `None`: there is no view that can be used.
+pub(super) fn view_mark(data_dir: &Path, tell: Tell<'_>) -> Result<Option<LogMark>> {
+    let mut ignored = CheckReport::default();
+    let (verified, _scratch) = open_view(data_dir, &ViewAt::Copy(&std::env::temp_dir()), &mut ignored, tell)?;
+    Ok(verified.as_ref().map(Verified::mark))
+}
+
 fn copy_dir(from: &Path, to: &Path, tell: Tell<'_>) -> Result<()> {
     make_dir(to)?;
     let io = |error| StoreError::io("copy view", from.display(), error);

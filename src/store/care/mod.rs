@@ -24,6 +24,7 @@ pub mod check;
 pub mod export;
 mod manifest;
 pub mod rebuild;
+pub mod repair;
 pub mod restore;
 mod trace;
 

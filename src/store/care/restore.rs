@@ -68,7 +68,7 @@ pub fn restore(backup: &Path, data_dir: &Path, until: Option<Version>, tell: Tel
         }
     }
     let kept = cut(&log_dir, &held, until, tell)?;
-    let (log, broken_until) = commit_break(&log_dir, kept, held.version)?;
+    let (log, broken_until) = commit_break(&log_dir, Some(kept), held.version)?;
     make_view(&staging, log, tell)?;
     write_format(&staging)?;
     let check = check_made(&staging, tell)?;
@@ -201,14 +201,15 @@ fn cut(log_dir: &Path, held: &LogMark, until: Option<Version>, tell: Tell<'_>) -
     Ok(kept)
 }
 
-/// Commits the break as the log's next lot, with a version above everything it covers.
-fn commit_break(log_dir: &Path, kept: LogMark, known: Version) -> Result<(Log, Version)> {
+/// Commits the break as the log's next lot, with a version above everything it covers. `kept`: where the log must end.
+pub(super) fn commit_break(log_dir: &Path, kept: Option<LogMark>, known: Version) -> Result<(Log, Version)> {
     let (mut log, _) = Log::open(log_dir, LogOptions::default(), None)?;
-    if log.end().version != kept.version || log.end().chain != kept.chain {
-        return Err(StoreError::damaged("restore", "the restored log does not end where it was cut"));
+    let end = log.end();
+    if kept.is_some_and(|kept| end.version != kept.version || end.chain != kept.chain) {
+        return Err(StoreError::damaged("commit break", "the log does not end where it was cut"));
     }
-    let until = Version::new(clock::now_us()).max(known).max(kept.version);
-    let record = Record::Break { kept: kept.version, until };
+    let until = Version::new(clock::now_us()).max(known).max(end.version);
+    let record = Record::Break { kept: end.version, until };
     let sealed = log.seal(&[Commit::from(record)], until.get().saturating_add(1));
     log.write(&sealed)?;
     log.sync_watermark()?;

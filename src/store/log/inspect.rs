@@ -49,6 +49,8 @@ pub struct SegmentSpan {
 pub struct Walked {
     /// Where the sound part ends; `None` when the digest there cannot be told.
     pub end: Option<LogMark>,
+    /// The furthest boundary before everything that stops a start, where its digest can be told.
+    pub sound: Option<LogMark>,
     /// Everything that is not what was written.
     pub findings: Vec<Finding>,
     /// What is worth a line and no fault: closed segments without a footer, a torn end that was never acked.
@@ -260,6 +262,12 @@ impl Inspection {
             let at = LogPosition { segment: number, offset: cursor.offset };
             for (_, mark, met) in marks.iter_mut().filter(|(_, mark, _)| mark.position == at) {
                 *met = mark.version == cursor.version && cursor.chain.is_none_or(|chain| chain == mark.chain);
+            }
+            if !walked.findings.iter().any(Finding::stops_start)
+                && let Some(chain) = cursor.chain
+            {
+                let log_id = self.shared.log_id;
+                walked.sound = Some(LogMark { log_id, position: at, version: cursor.version, chain });
             }
             if u64::from(cursor.offset) >= limit {
                 break;
