@@ -457,10 +457,10 @@ fn a_million_damaged_texts_do_no_harm() {
                 assert!(jsonrpc::decode_client(&again).is_ok());
             }
         }
-        if dice.below(8) == 0 {
-            if let Ok(jsonrpc::ServerMessage::Answer { outcome: Ok(answer), .. }) = jsonrpc::decode_server(&frame) {
-                let _ = (answer.connack(), answer.sendack());
-            }
+        if dice.below(8) == 0
+            && let Ok(jsonrpc::ServerMessage::Answer { outcome: Ok(answer), .. }) = jsonrpc::decode_server(&frame)
+        {
+            let _ = (answer.connack(), answer.sendack());
         }
     }
     println!("{decoded} texts decoded, {refused} refused");
