@@ -492,10 +492,12 @@ fn old_duplicates_are_found_after_a_restart() {
     // Cold: nothing is known to be absent.
     assert_eq!(store.probe(team, 1), Probe::Ask);
     check(&store);
+    // A checkpoint behind our back could put a new run, whose filter is not loaded, in the place of a warm one.
+    store.checkpoint().expect("checkpoint");
     store.warm(team).expect("warm");
     let reads = store.read_counts();
-    let asked =
-        (0..10_000u64).filter(|n| store.probe(team, n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) == Probe::Ask).count();
+    let absent = |n: u64| fingerprint(&uid("u2"), &ClientMsgNo::from_stored(&format!("absent {n}")));
+    let asked = (0..10_000u64).filter(|n| store.probe(team, absent(*n)) == Probe::Ask).count();
     assert_eq!(store.read_counts(), reads, "probe does no I/O");
     assert!(asked < 100, "{asked} of 10000 false positives");
 }

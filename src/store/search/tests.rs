@@ -562,16 +562,14 @@ fn many_edits_make_a_unit_again() {
     let mut fixture = Fixture::new(1, small());
     fixture.send(0, numbered(1, 512));
     fixture.settle();
-    (1..=15).for_each(|seq| fixture.edit(0, seq, "changed"));
-    fixture.settle();
-    fixture.edit(0, 16, "changed");
+    (1..=40).for_each(|seq| fixture.edit(0, seq, "changed"));
     let started = Instant::now();
-    // The last edit may have come while the unit was read; then it is kept although the unit has it.
-    while fixture.index.stats().edits > 1 || fixture.index.stats().messages_indexed < 1_024 {
+    // Edits that come while a unit is read are kept although the unit may have them; so many never stay.
+    while fixture.index.stats().edits >= 16 {
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", fixture.index.stats());
         std::thread::park_timeout(Duration::from_millis(1));
     }
-    assert_eq!(fixture.seqs(0, "changed").len(), 16);
+    assert_eq!(fixture.seqs(0, "changed").len(), 40);
 }
 
 #[test]
