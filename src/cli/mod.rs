@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Loaded, Sources, load};
 
+mod care;
 mod chat;
 mod client;
 mod keys;
@@ -89,7 +90,7 @@ struct Settings {
     #[arg(long, short, global = true, value_name = "FILE", help_heading = "Settings")]
     config: Option<PathBuf>,
     /// Directory of log, view and secrets (data_dir)
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Settings")]
+    #[arg(long, alias = "data", global = true, value_name = "DIR", help_heading = "Settings")]
     data_dir: Option<String>,
     /// Where WebSocket clients connect (listen.socket)
     #[arg(long, global = true, value_name = "ADDRESS:PORT", help_heading = "Settings")]
@@ -131,6 +132,20 @@ enum Command {
     ///
     /// The same lines work when the program is called as `micro`.
     Chat(chat::ChatArgs),
+    /// Read everything in the data directory and compare it; changes nothing, needs the server stopped
+    ///
+    /// Exit codes: 0 sound, 1 something was found, 2 it could not be checked.
+    Check(care::CheckArgs),
+    /// Copy everything acked so far into a directory, and later only what is new; the server may run
+    Backup(care::BackupArgs),
+    /// Restore a backup into an absent or empty data directory and verify it; clients are told to sync anew
+    Restore(care::RestoreArgs),
+    /// Write every channel as NDJSON, a file each; needs the server stopped
+    Export(care::ExportArgs),
+    /// Say what stops a start and what cutting it away would lose; with --accept-loss do it, keeping aside what is cut
+    Repair(care::RepairArgs),
+    /// Set the view aside and make it again from the log; needs the server stopped
+    Rebuild,
     /// The configuration: check it, show it, print the example file
     #[command(subcommand)]
     Config(show::ConfigCommand),
@@ -209,6 +224,12 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Token(args) => keys::token(&cli.settings.load()?.config, args),
         Command::Key(command) => keys::run(&cli.settings.load()?.config, command),
         Command::Chat(args) => chat::run(&cli.settings.load()?.config, args),
+        Command::Check(args) => care::run_check(&cli.settings.load()?.config, args),
+        Command::Backup(args) => care::run_backup(&cli.settings.load()?.config, args),
+        Command::Restore(args) => care::run_restore(&cli.settings.load()?.config, args),
+        Command::Export(args) => care::run_export(&cli.settings.load()?.config, args),
+        Command::Repair(args) => care::run_repair(&cli.settings.load()?.config, args),
+        Command::Rebuild => care::run_rebuild(&cli.settings.load()?.config),
         Command::Config(command) => show::run(&cli.settings, command),
         Command::Version => {
             println!("chinwag {}", env!("CARGO_PKG_VERSION"));

@@ -21,6 +21,7 @@ use crate::domain::refusal::ErrorKind;
 use crate::domain::user::{Relation, UserSettings};
 
 pub mod blobs;
+pub mod care;
 pub mod durable;
 pub mod log;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! Capabilities, through real sockets and HTTP against a real server on port 0. One binary; a file per capability says in
 //! its head what it proves. Conditions are waited for with a time limit, never durations.
 
+mod across;
 mod agreement;
 mod curl;
 mod data_dir;

@@ -86,11 +86,11 @@ impl Cutter {
                 self.held = Vec::new();
             }
         }
-        if self.held.is_empty() {
-            if let Some(packet) = cut(piece, self.body_bytes_max)? {
-                *piece = &piece[packet.bytes..];
-                return Ok(Some(packet));
-            }
+        if self.held.is_empty()
+            && let Some(packet) = cut(piece, self.body_bytes_max)?
+        {
+            *piece = &piece[packet.bytes..];
+            return Ok(Some(packet));
         }
         let (start, end) = loop {
             match head(&self.held, self.body_bytes_max)? {

@@ -14,8 +14,11 @@ use super::{BODY_BYTES_MAX, STR_BYTES_MAX, Version};
 pub fn encode(version: Version, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), PacketError> {
     let start = out.len();
     let result = match packet {
-        Packet::Ping => return Ok(out.push(Kind::Ping.number() << 4)),
-        Packet::Pong => return Ok(out.push(Kind::Pong.number() << 4)),
+        Packet::Ping | Packet::Pong => {
+            let kind = if *packet == Packet::Ping { Kind::Ping } else { Kind::Pong };
+            out.push(kind.number() << 4);
+            return Ok(());
+        }
         Packet::Unknown { number } => return Err(PacketError::NotWritten { number: *number }),
         Packet::Connect(connect) => framed(out, Kind::Connect, Flags::default(), |out| connect.write(out)),
         Packet::ConnAck(connack) => {

@@ -19,6 +19,8 @@ const DIR_MODE: u32 = 0o700;
 pub(in crate::store) struct Files {
     dir: PathBuf,
     faults: Option<Arc<dyn FileFaults>>,
+    /// Nothing is opened for writing.
+    read_only: bool,
 }
 
 /// An open file of the log.
@@ -53,7 +55,12 @@ pub(super) const WATERMARK_NAME: &str = "watermark";
 
 impl Files {
     pub(in crate::store) fn new(dir: &Path, faults: Option<Arc<dyn FileFaults>>) -> Self {
-        Self { dir: dir.to_owned(), faults }
+        Self { dir: dir.to_owned(), faults, read_only: false }
+    }
+
+    /// The directory for who only looks.
+    pub(super) fn read_only(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), faults: None, read_only: true }
     }
 
     fn check(&self, op: FileOp, path: &Path) -> io::Result<()> {
@@ -131,7 +138,7 @@ impl Files {
     pub(super) fn open(&self, name: &str) -> io::Result<LogFile> {
         let path = self.path(name);
         self.check(FileOp::Open, &path)?;
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let file = OpenOptions::new().read(true).write(!self.read_only).open(&path)?;
         self.opened(file, path)
     }
 

@@ -79,6 +79,12 @@ impl Finding {
         Self { kind, file: file.into(), offset, detail: detail.to_string(), versions: None, messages: Vec::new() }
     }
 
+    /// Whether a start is refused because of it, until the loss is accepted.
+    #[must_use]
+    pub fn stops_start(&self) -> bool {
+        !matches!(self.kind, FindingKind::Message | FindingKind::Footer | FindingKind::Watermark)
+    }
+
     pub(super) fn in_lot(mut self, first: Version, last: Version) -> Self {
         self.versions = Some((first, last));
         self

@@ -19,6 +19,7 @@
 mod append;
 pub(crate) mod files;
 mod finding;
+pub mod inspect;
 mod layout;
 mod open;
 mod reader;

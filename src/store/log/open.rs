@@ -92,7 +92,7 @@ fn share(files: Files, log_id: [u8; 16], segments: Vec<Arc<Segment>>, end: LogMa
 }
 
 /// Opens every segment and checks that their headers form one row.
-fn read_headers(files: &Files, numbers: &[u32]) -> Result<Vec<(SegmentHeader, LogFile)>, Finding> {
+pub(super) fn read_headers(files: &Files, numbers: &[u32]) -> Result<Vec<(SegmentHeader, LogFile)>, Finding> {
     let mut headers: Vec<(SegmentHeader, LogFile)> = Vec::with_capacity(numbers.len());
     for (number, &found) in (1..).zip(numbers) {
         let path = files.path(&segment_name(found));
@@ -728,7 +728,7 @@ fn follows(segment: &Segment, lot: &WholeLot, cursor: &Cursor) -> Result<(), Fin
 }
 
 /// Whether only zeros lie from `from` to `limit`.
-fn is_zero(window: &mut Window, from: u32, limit: u64) -> Result<bool, Finding> {
+pub(super) fn is_zero(window: &mut Window, from: u32, limit: u64) -> Result<bool, Finding> {
     let mut at = u64::from(from);
     while at < limit {
         let bytes = window.bytes(at, 4 << 10, limit)?;
@@ -745,7 +745,7 @@ fn is_zero(window: &mut Window, from: u32, limit: u64) -> Result<bool, Finding> 
 
 /// Looks for a lot's header or a footer from `from` on, at every offset. Keyed magic, keyed checksum and the own place in it
 /// keep payloads out of this.
-fn find_written(segment: &Arc<Segment>, keys: &Keys, from: u32, limit: u64) -> Result<Option<u32>, Finding> {
+pub(super) fn find_written(segment: &Arc<Segment>, keys: &Keys, from: u32, limit: u64) -> Result<Option<u32>, Finding> {
     const STEP: usize = 256 << 10;
     let mut window = Window::new(Arc::clone(segment), STEP);
     let mut at = u64::from(from);

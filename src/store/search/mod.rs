@@ -9,7 +9,7 @@
 //!   messages edited since their unit was made, or by reading it. Damage, loss and lag of the index cost reads only.
 //! - **off-the-ack-path**: a commit adds a channel's number to a queue when it fills a block, and its edits; nothing else.
 //! - **bounded**: in memory about 32 bytes per unit and 24 per edit not yet taken up; a unit in the making at most
-//!   [`builder::PAIRS_MAX`] pairs.
+//!   `builder::PAIRS_MAX` pairs.
 //!
 //! Page: `docs/storage.md`; why so: `docs/decisions/0013-search-index.md`.
 

@@ -492,6 +492,14 @@ impl ChannelState {
         self.on_page(db, page_of(seq), |page| located(page, seq))
     }
 
+    /// What the index says of a page's messages, as far as the head goes: for a check.
+    pub fn index_page(&self, db: &Db, number: u64) -> Result<Vec<(Place, Digest)>> {
+        if self.head_seq == 0 || number > page_of(self.head_seq) {
+            return Ok(Vec::new());
+        }
+        self.on_page(db, number, |page| page.entries.iter().map(|entry| (entry.place, entry.digest)).collect())
+    }
+
     /// Countable messages (of anybody, corrections not applied) up to `seq`.
     fn cumulative(&self, db: &Db, seq: u64) -> Result<u64> {
         if seq == 0 {

@@ -32,7 +32,7 @@ use self::overlay::Overlay;
 use self::recency::Recency;
 use self::server::ServerState;
 use self::user::UserState;
-use super::log::{LogMark, LogPosition, LogReader};
+use super::log::{LogMark, LogPosition, LogReader, Place};
 use super::{
     ApiKey, ChannelInfo, ChannelNo, CredentialHash, MessageChanges, Probe, Result, StoreError, VersionStanding,
 };
@@ -375,6 +375,11 @@ impl View {
 
     pub fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>> {
         self.with(channel, |state| state.digest_at(&self.db, seq))
+    }
+
+    /// Place and digest of the messages of an index page (64 seqs each, from 0), up to the head. For a check.
+    pub fn index_page(&self, channel: ChannelNo, number: u64) -> Result<Vec<(Place, Digest)>> {
+        self.with(channel, |state| state.index_page(&self.db, number))
     }
 
     pub fn probe(&self, channel: ChannelNo, fingerprint: u64) -> Probe {

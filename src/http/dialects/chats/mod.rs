@@ -57,7 +57,7 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(chats))
 }
 
-/// Speaks [`wire::Failed`].
+/// Speaks `wire::Failed`.
 #[derive(Debug, Clone, Copy)]
 pub struct Voice;
 

@@ -65,7 +65,7 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(dislike, dislike_by_post, undislike))
 }
 
-/// Speaks [`wire::Failed`].
+/// Speaks `wire::Failed`.
 #[derive(Debug, Clone, Copy)]
 pub struct Voice;
 
