@@ -101,10 +101,10 @@ def fuzz(name, headers, examples, phases, reached, *more):
             "PYTHONPATH": str(HERE),
             "PYTHONDONTWRITEBYTECODE": "1",
             "SCHEMATHESIS_HOOKS": "hooks",
-            "CHINWAG_INTEROP_SEED": SEED,
-            "CHINWAG_INTEROP_URL": URL,
-            "CHINWAG_INTEROP_KEY": ROOT,
-            "CHINWAG_INTEROP_ANSWERS": str(file),
+            "INTEROP_SEED": SEED,
+            "INTEROP_URL": URL,
+            "INTEROP_KEY": ROOT,
+            "INTEROP_ANSWERS": str(file),
         }
         sound = subprocess.run(command, env=environment, cwd=directory, check=False).returncode == 0
         answers = answers_of(file)
@@ -126,8 +126,8 @@ def main():
     for path, body in SETUP:
         post(path, body)
     spare = [post("/admin/keys", {"name": name, "scopes": ["read"]})["key_id"] for name in ("to rotate", "to revoke")]
-    os.environ["CHINWAG_INTEROP_SPARE_KEYS"] = ",".join(spare)
-    os.environ["CHINWAG_INTEROP_KNOWN"] = json.dumps(known())
+    os.environ["INTEROP_SPARE_KEYS"] = ",".join(spare)
+    os.environ["INTEROP_KNOWN"] = json.dumps(known())
     found = [
         not fuzz("a back end", {**both(ROOT), "x-chinwag-uid": "alice"}, EXAMPLES, "examples,coverage,fuzzing",
                  lambda route, status: status < 300),

@@ -14,9 +14,9 @@ import urllib.request
 
 import schemathesis
 
-CHOICE = random.Random(int(os.environ.get("CHINWAG_INTEROP_SEED", "0")))
+CHOICE = random.Random(int(os.environ.get("INTEROP_SEED", "0")))
 
-THERE = json.loads(os.environ["CHINWAG_INTEROP_KNOWN"])
+THERE = json.loads(os.environ["INTEROP_KNOWN"])
 CHATS = ("chatid", "thread", "threadid", "channeluuid")
 MESSAGES = ("messageid", "quoteid", "replyto", "before", "after", "beforeid")
 TARGETS = ("chatid", "thread", "channeluuid", "useruuid", "useruuids", "userids", "groupuuid", "groupid", "to",
@@ -91,8 +91,8 @@ def heal():
         for path, body in [("/channel", {"subscribers": USERS}),
                            ("/channel/role", {"member": "alice", "role": "owner"})]:
             content = json.dumps({"channel_id": group, "channel_type": 2, **body}).encode()
-            headers = {"Authorization": f"Bearer {os.environ['CHINWAG_INTEROP_KEY']}"}
-            request = urllib.request.Request(os.environ["CHINWAG_INTEROP_URL"] + path, content, headers)
+            headers = {"Authorization": f"Bearer {os.environ['INTEROP_KEY']}"}
+            request = urllib.request.Request(os.environ["INTEROP_URL"] + path, content, headers)
             urllib.request.urlopen(request, timeout=30).close()
 
 
@@ -154,7 +154,7 @@ def spare_the_fuzzer(case):
         if case.body.get("uid") in (None, "", *USERS):
             case.body["uid"] = "dave"
     if case.path_parameters and "key_id" in case.path_parameters:
-        spare = os.environ["CHINWAG_INTEROP_SPARE_KEYS"].split(",")
+        spare = os.environ["INTEROP_SPARE_KEYS"].split(",")
         case.path_parameters["key_id"] = spare[path.endswith("/revoke")]
 
 
@@ -164,7 +164,7 @@ ANSWERS = collections.defaultdict(collections.Counter)
 @atexit.register
 def report():
     """Tells `fuzz.py` what was answered: statuses by route."""
-    with open(os.environ["CHINWAG_INTEROP_ANSWERS"], "w", encoding="utf-8") as file:
+    with open(os.environ["INTEROP_ANSWERS"], "w", encoding="utf-8") as file:
         json.dump(ANSWERS, file)
 
 
