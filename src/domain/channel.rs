@@ -44,6 +44,12 @@ impl Role {
         }
     }
 
+    /// Reads the stable word of wires.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        [Self::Member, Self::Admin, Self::Owner].into_iter().find(|role| role.code() == code)
+    }
+
     /// The stable word of wires and pages.
     #[must_use]
     pub fn code(self) -> &'static str {

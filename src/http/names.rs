@@ -63,6 +63,18 @@ pub fn users_of(field: &str, users: &[String]) -> Result<Vec<Uid>, Problem> {
     Ok(uids)
 }
 
+/// As [`users_of`], for a list that must name somebody.
+///
+/// # Errors
+/// As [`users_of`]; `Invalid` for an empty list.
+pub fn some_users_of(field: &'static str, users: &[String]) -> Result<Vec<Uid>, Problem> {
+    let users = users_of(field, users)?;
+    if users.is_empty() {
+        return Err(Refusal::invalid(field, "is needed").into());
+    }
+    Ok(users)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

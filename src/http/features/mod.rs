@@ -537,11 +537,8 @@ async fn channel_role(
     let channel = (body.channel_id.as_str(), body.channel_type);
     let place = caller.place(&state, &body.uid, channel, Needs::Admin)?;
     let member = place.namespace.uid(&body.member).map_err(|e| Refusal::invalid("member", e))?;
-    let role = match body.role.as_str() {
-        "member" => Role::Member,
-        "admin" => Role::Admin,
-        "owner" => Role::Owner,
-        _ => return Err(Refusal::invalid("role", "is not member, admin or owner").into()),
+    let Some(role) = Role::from_code(&body.role) else {
+        return Err(Refusal::invalid("role", "is not member, admin or owner").into());
     };
     state.hub.set_role(place.reader, place.key, member, role).await?;
     Ok(Json(DONE))

@@ -30,7 +30,7 @@ use crate::http::envelope::{Envelope, with_headers_of};
 use crate::http::extract::Body;
 use crate::http::files::{Attached, file_ids};
 use crate::http::loose::Merged;
-use crate::http::names::users_of;
+use crate::http::names::{some_users_of, users_of};
 use crate::http::pages::{self, SeqWindow};
 use crate::http::problem::Problem;
 use crate::hub::chats::{CHATS_MAX, ChatRow, ChatsQuery};
@@ -400,10 +400,7 @@ async fn add_users(
     Path(id): Path<String>,
     Body(body): Body<wire::Users>,
 ) -> Result<Json<wire::Group>, Problem> {
-    let users = users_of("users", &body.users)?;
-    if users.is_empty() {
-        return Err(Refusal::invalid("users", "is needed").into());
-    }
+    let users = some_users_of("users", &body.users)?;
     let key = group_key(&state, &caller, &id).await?;
     state.hub.require_known(users.clone()).await?;
     state.hub.invite(caller.reader(), key.clone(), users).await?;
@@ -424,8 +421,7 @@ async fn set_role(
     Path((id, user)): Path<(String, String)>,
     Body(body): Body<wire::RoleChange>,
 ) -> Result<Json<wire::Group>, Problem> {
-    let roles = [Role::Member, Role::Admin, Role::Owner];
-    let role = roles.into_iter().find(|role| body.role.as_deref() == Some(role.code()));
+    let role = body.role.as_deref().and_then(Role::from_code);
     let role = role.ok_or_else(|| Refusal::invalid("role", "is needed: member, admin or owner"))?;
     let user = Uid::new(&user).map_err(|e| Refusal::invalid("userId", e))?;
     let key = group_key(&state, &caller, &id).await?;

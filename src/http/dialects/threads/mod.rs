@@ -30,7 +30,7 @@ use crate::http::envelope::{Envelope, with_headers_of};
 use crate::http::extract::Body;
 use crate::http::files::{Attached, file_ids};
 use crate::http::loose::Merged;
-use crate::http::names::users_of;
+use crate::http::names::{some_users_of, users_of};
 use crate::http::pages::{self, SeqWindow};
 use crate::http::problem::Problem;
 use crate::hub::Sent;
@@ -221,10 +221,7 @@ async fn add_users(
     Path(id): Path<String>,
     Body(body): Body<wire::Users>,
 ) -> Result<Json<wire::Members>, Problem> {
-    let users = users_of("users", &body.users)?;
-    if users.is_empty() {
-        return Err(Refusal::invalid("users", "is needed").into());
-    }
+    let users = some_users_of("users", &body.users)?;
     let key = group_key(&state, &party, &id).await?;
     state.hub.require_known(users.clone()).await?;
     state.hub.invite(party.reader(), key.clone(), users).await?;
