@@ -94,6 +94,8 @@ struct StoreGauges {
     log_bytes: Gauge,
     log_bytes_since_checkpoint: Gauge,
     dirty_rows: Gauge,
+    cache_bytes: Gauge,
+    cache_bytes_max: Gauge,
     checkpoints: Gauge,
     writable: Gauge,
     lots_failed: Gauge,
@@ -170,6 +172,13 @@ impl Metrics {
             self.store.log_bytes_since_checkpoint.clone(),
         );
         r.register("store_dirty_rows", "Changed rows that no checkpoint covers yet", self.store.dirty_rows.clone());
+        r.register_with_unit("store_cache", "Rows of the view in memory", Unit::Bytes, self.store.cache_bytes.clone());
+        r.register_with_unit(
+            "store_cache_max",
+            "Beyond it idle rows leave the memory",
+            Unit::Bytes,
+            self.store.cache_bytes_max.clone(),
+        );
         r.register("store_checkpoints", "Checkpoints taken since the start", self.store.checkpoints.clone());
         r.register(
             "store_writable",
@@ -224,6 +233,8 @@ impl Metrics {
         set(&self.store.log_bytes, store.log_bytes);
         set(&self.store.log_bytes_since_checkpoint, store.log_bytes_since_checkpoint);
         set(&self.store.dirty_rows, store.dirty_rows);
+        set(&self.store.cache_bytes, store.cache_bytes);
+        set(&self.store.cache_bytes_max, store.cache_bytes_max);
         set(&self.store.checkpoints, store.checkpoints);
         set(&self.store.writable, u64::from(!store.unwritable));
         set(&self.store.lots_failed, store.lots_failed);

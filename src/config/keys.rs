@@ -386,7 +386,7 @@ pub const KEYS: &[Key] = &[
         4 * MIB,
         1024 * GIB,
         "bytes",
-        "Memory for rows of the view and for idempotency pages. More of it was measured not to be faster, only larger.",
+        "Memory for rows of the view and idempotency filters. Idle rows leave beyond it; changed ones wait for a checkpoint, which begins early at 1.25 times this, and which sends wait for at twice.",
     ),
     number(
         "store.checkpoint_log_bytes_max",

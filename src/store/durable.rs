@@ -489,7 +489,7 @@ impl Inner {
         self.version.store(mark.version.get(), Ordering::Release);
         self.lots.fetch_add(1, Ordering::Relaxed);
         drop(writer);
-        if self.uncovered() >= self.options.checkpoint_log_bytes_max {
+        if self.uncovered() >= self.options.checkpoint_log_bytes_max || view.is_crowded(1.25) {
             let mut signal = self.signal.lock();
             if !signal.checkpoint_wanted {
                 signal.checkpoint_wanted = true;
@@ -503,12 +503,14 @@ impl Inner {
         self.reader.bytes().saturating_sub(self.covered_bytes.load(Ordering::Relaxed))
     }
 
-    /// Memory holds what no checkpoint has taken, so a log far ahead waits for one; after a failed one it is refused.
+    /// Memory holds what no checkpoint has taken, so a log far ahead waits for one, as does a memory too full of changed
+    /// rows; after a failed one it is refused.
     fn make_room(&self) -> Result<()> {
         if self.view().has_failed() {
             return Err(unavailable("commit", "the view could not be written; it is being replaced"));
         }
-        if self.uncovered() > BACKLOG_TIMES * self.options.checkpoint_log_bytes_max {
+        let far_ahead = self.uncovered() > BACKLOG_TIMES * self.options.checkpoint_log_bytes_max;
+        if far_ahead || self.view().is_crowded(2.0) {
             self.checkpoint()?;
         }
         Ok(())
@@ -805,6 +807,8 @@ impl Store for DurableStore {
             log_bytes: self.inner.reader.bytes(),
             log_bytes_since_checkpoint: self.inner.uncovered(),
             dirty_rows: self.inner.view().dirty_count(),
+            cache_bytes: self.inner.view().cache_bytes().0,
+            cache_bytes_max: self.inner.view().cache_bytes().1,
             checkpoints: self.inner.checkpoints.load(Ordering::Relaxed),
             lots: self.inner.lots.load(Ordering::Relaxed),
             lots_failed: self.inner.lots_failed.load(Ordering::Relaxed),

@@ -387,6 +387,10 @@ pub struct StoreStats {
     pub log_bytes_since_checkpoint: u64,
     /// Changed rows that no checkpoint covers yet.
     pub dirty_rows: u64,
+    /// Bytes of rows in memory, changed ones included.
+    pub cache_bytes: u64,
+    /// Bytes beyond which idle rows leave the memory.
+    pub cache_bytes_max: u64,
     /// Checkpoints taken since open.
     pub checkpoints: u64,
     /// Lots written since open.

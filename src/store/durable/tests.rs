@@ -10,6 +10,7 @@ use crate::domain::message::{MessageFlags, MessageState, fingerprint};
 use crate::store::{MessageRecord, Record};
 
 mod altering;
+mod bounds;
 
 fn uid(text: &str) -> Uid {
     Uid::from_stored(text)

@@ -17,6 +17,11 @@ use super::Context;
 use crate::store::Result;
 
 const SHARDS: usize = 256;
+/// Cells the clock looks at per cell that was added, or grew by [`GROWTH_BYTES`], while the budget is passed: two rounds over
+/// all cells, after which every idle one is gone, take a thirty-second of their number.
+const LOOKED_AT: usize = 64;
+/// Growth of a cell that counts as another cell.
+const GROWTH_BYTES: usize = 4_096;
 
 /// Something whose rows are written together.
 pub trait Owner: Sized + Send {
@@ -43,6 +48,11 @@ impl Budget {
 
     fn is_passed(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.max
+    }
+
+    /// Bytes in use by the owners' own count, and how many may be.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.used.load(Ordering::Relaxed), self.max)
     }
 }
 
@@ -72,6 +82,8 @@ pub struct Cells<O: Owner> {
     dirty: Mutex<Vec<Arc<Cell<O>>>>,
     budget: Arc<Budget>,
     hand: AtomicUsize,
+    /// Cells that may be looked at: earned by what is added, spent by the clock.
+    credit: AtomicUsize,
 }
 
 impl<O: Owner> Cells<O> {
@@ -82,6 +94,7 @@ impl<O: Owner> Cells<O> {
             dirty: Mutex::default(),
             budget,
             hand: AtomicUsize::new(0),
+            credit: AtomicUsize::new(0),
         }
     }
 
@@ -105,7 +118,7 @@ impl<O: Owner> Cells<O> {
         });
         shard.insert(id.clone(), Arc::clone(&cell));
         drop(shard);
-        self.evict();
+        self.evict(LOOKED_AT);
         cell
     }
 
@@ -114,18 +127,39 @@ impl<O: Owner> Cells<O> {
         self.cell(id)
     }
 
-    /// One turn of the clock over one shard, when the budget is passed.
-    fn evict(&self) {
+    /// Moves the clock on when the budget is passed, over as many cells as were earned.
+    fn evict(&self, earned: usize) {
         if !self.budget.is_passed() {
             return;
         }
-        let hand = self.hand.fetch_add(1, Ordering::Relaxed);
-        // A shard is walked every eighth time: each walk frees many, and dirty cells are walked in vain.
-        if !hand.is_multiple_of(8) {
-            return;
+        let mut credit = self.credit.fetch_add(earned, Ordering::Relaxed) + earned;
+        for _ in 0..SHARDS {
+            let cost = self.shards[self.hand.load(Ordering::Relaxed) % SHARDS].lock().len().max(1);
+            if credit < cost {
+                return;
+            }
+            // Another thread may spend the same credit meanwhile; then the clock goes a little further than was earned.
+            credit -= cost;
+            self.credit.store(credit, Ordering::Relaxed);
+            self.turn();
+            if !self.budget.is_passed() {
+                return;
+            }
         }
-        let mut shard = self.shards[hand / 8 % SHARDS].lock();
-        shard.retain(|_, cell| {
+    }
+
+    /// Moves the clock on until the budget is kept, twice around at most: for when many cells have become clean at once.
+    pub fn trim(&self) {
+        let mut turns = 0..2 * SHARDS;
+        while self.budget.is_passed() && turns.next().is_some() {
+            self.turn();
+        }
+    }
+
+    /// Lets the idle cells of the next shard go.
+    fn turn(&self) {
+        let hand = self.hand.fetch_add(1, Ordering::Relaxed);
+        self.shards[hand % SHARDS].lock().retain(|_, cell| {
             // Arcs are made under this lock only, so a count of one means that nobody holds the cell or will.
             let keep = cell.touched.swap(false, Ordering::Relaxed) || Arc::strong_count(cell) > 1;
             if !keep {
@@ -144,10 +178,14 @@ impl<O: Owner> Cells<O> {
         }
         let Slot { owner: Some(owner), listed } = &mut *slot else { unreachable!("loaded above") };
         let result = run(owner);
-        self.weigh(&cell, owner.weight());
+        let growth = self.weigh(&cell, owner.weight());
         if owner.is_dirty() && !*listed {
             *listed = true;
             self.dirty.lock().push(Arc::clone(&cell));
+        }
+        drop(slot);
+        if growth >= GROWTH_BYTES {
+            self.evict(LOOKED_AT * (growth / GROWTH_BYTES));
         }
         result
     }
@@ -159,13 +197,15 @@ impl<O: Owner> Cells<O> {
         slot.owner.as_ref().map(run)
     }
 
-    fn weigh(&self, cell: &Cell<O>, weight: usize) {
+    /// Counts the cell at its weight now; by how many bytes it has grown.
+    fn weigh(&self, cell: &Cell<O>, weight: usize) -> usize {
         let before = cell.weight.swap(weight, Ordering::Relaxed);
         if weight >= before {
             self.budget.used.fetch_add(weight - before, Ordering::Relaxed);
         } else {
             self.budget.used.fetch_sub(before - weight, Ordering::Relaxed);
         }
+        weight.saturating_sub(before)
     }
 
     /// How many owners are dirty.

@@ -606,10 +606,10 @@ impl ChannelState {
         Ok(found)
     }
 
-    /// Loads everything `is_absent` needs.
-    pub fn warm(&mut self, db: &Db) -> Result<()> {
+    /// Loads what `is_absent` needs, filters up to so many bytes.
+    pub fn warm(&mut self, db: &Db, filter_bytes_max: usize) -> Result<()> {
         self.load_fresh(db)?;
-        self.runs.load_filters(db, self.no, None)
+        self.runs.warm_filters(db, self.no, filter_bytes_max)
     }
 
     pub fn runs(&mut self) -> &mut Runs {

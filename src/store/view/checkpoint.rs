@@ -60,8 +60,13 @@ impl View {
             // They stay in memory: what they hold may be nowhere else.
             self.users.put_back(users);
             self.channels.put_back(channels);
+            return done;
         }
-        done
+        // What was kept because it had changed may be more than the budget.
+        drop((users, channels));
+        self.users.trim();
+        self.channels.trim();
+        Ok(())
     }
 
     fn write_owners(

@@ -28,7 +28,7 @@ impl View {
         let fingerprint = fingerprint(from_uid, client_msg_no);
         let (key, places) = self.with(channel, |state| {
             state.load_fresh(&self.db)?;
-            let candidates = state.runs().candidates(&self.db, channel.0, fingerprint)?;
+            let candidates = state.runs().candidates(&self.db, channel.0, fingerprint, self.filter_bytes_max)?;
             let mut places = Vec::new();
             for seq in candidates {
                 places.extend(state.locate(&self.db, seq)?);

@@ -16,6 +16,7 @@
 //! Page: `docs/storage.md`. Layout: [`keys`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
@@ -73,6 +74,8 @@ pub use start::{Verified, open_verified, set_aside};
 
 /// Clean names kept in memory, per shard of 32.
 const NAMES_CLEAN_MAX: usize = 4_096;
+/// One channel's filters take at most this part of the budget: with the default of 256 MiB, those of 15 million messages.
+const FILTER_SHARE: usize = 8;
 
 /// What loading and applying need.
 pub struct Context<'a> {
@@ -92,6 +95,9 @@ pub struct View {
     reader: LogReader,
     channels: Cells<ChannelState>,
     users: Cells<UserState>,
+    budget: Arc<Budget>,
+    /// What a channel's idempotency filters may take of it.
+    filter_bytes_max: usize,
     names: Overlay<ChannelKey, u32>,
     /// With the version that set it: a channel that replays later must not take an alias back.
     aliases: Overlay<String, (u32, u64)>,
@@ -186,7 +192,9 @@ impl View {
             seed: verified.seed,
             reader,
             channels: Cells::new(budget.clone()),
-            users: Cells::new(budget),
+            users: Cells::new(budget.clone()),
+            filter_bytes_max: budget.bytes().1 / FILTER_SHARE,
+            budget,
             names: Overlay::new(NAMES_CLEAN_MAX),
             aliases: Overlay::new(0),
             tokens: Overlay::new(0),
@@ -218,6 +226,18 @@ impl View {
     /// Row look-ups and range scans so far.
     pub fn reads(&self) -> u64 {
         self.db.reads()
+    }
+
+    /// Bytes of rows in memory, and how many there may be: idle rows go when they are passed, changed ones at a checkpoint.
+    pub fn cache_bytes(&self) -> (u64, u64) {
+        let (used, max) = self.budget.bytes();
+        (used as u64, max as u64)
+    }
+
+    /// Whether changed rows keep the memory above so many times its bound: only a checkpoint can let them go.
+    pub fn is_crowded(&self, times: f64) -> bool {
+        let (used, max) = self.budget.bytes();
+        used as f64 > max as f64 * times && self.dirty_count() > 0
     }
 
     /// How many channels exist.
@@ -390,7 +410,7 @@ impl View {
     }
 
     pub fn warm(&self, channel: ChannelNo) -> Result<()> {
-        self.with(channel, |state| state.warm(&self.db))
+        self.with(channel, |state| state.warm(&self.db, self.filter_bytes_max))
     }
 
     /// Writes channels, but neither users nor files that are dirty: what a checkpoint leaves when they change behind its back.

@@ -183,35 +183,46 @@ impl Runs {
         })
     }
 
-    /// Loads the filter pages: all, or those a fingerprint needs.
-    pub fn load_filters(&mut self, db: &Db, no: u32, only: Option<u64>) -> Result<()> {
-        let only = only.map(|fingerprint| self.hash(fingerprint));
-        for run in &self.runs {
-            let pages = match only {
-                Some(hash) => page_of(hash, run.filter_pages)..page_of(hash, run.filter_pages) + 1,
-                None => 0..run.filter_pages,
-            };
-            for page in pages {
-                if let Entry::Vacant(free) = self.filters.entry((run.id, page)) {
-                    let key = keys::run_page(keys::FILTER, no, run.id, page);
-                    let row = db.get(&key)?.filter(|row| row.len() == FILTER_BYTES && row[0] == ROW_VERSION);
-                    let row = row.ok_or_else(|| damaged_row(&key, Malformed))?;
-                    free.insert(Arc::from(&*row));
-                }
+    /// Loads all filter pages when they fit into `bytes_max`; else they come one by one, as fingerprints need them.
+    pub fn warm_filters(&mut self, db: &Db, no: u32, bytes_max: usize) -> Result<()> {
+        let pages: usize = self.runs.iter().map(|run| run.filter_pages as usize).sum();
+        if pages * FILTER_BYTES > bytes_max {
+            return Ok(());
+        }
+        for at in 0..self.runs.len() {
+            for page in 0..self.runs[at].filter_pages {
+                self.load_filter(db, no, self.runs[at].id, page)?;
             }
         }
         Ok(())
     }
 
-    /// Seqs at which the fingerprint may be stored. `load` must have been called.
-    pub fn candidates(&mut self, db: &Db, no: u32, fingerprint: u64) -> Result<Candidates> {
+    fn load_filter(&mut self, db: &Db, no: u32, run: u32, page: u32) -> Result<()> {
+        if let Entry::Vacant(free) = self.filters.entry((run, page)) {
+            let key = keys::run_page(keys::FILTER, no, run, page);
+            let row = db.get(&key)?.filter(|row| row.len() == FILTER_BYTES && row[0] == ROW_VERSION);
+            let row = row.ok_or_else(|| damaged_row(&key, Malformed))?;
+            free.insert(Arc::from(&*row));
+        }
+        Ok(())
+    }
+
+    /// Seqs at which the fingerprint may be stored. `load` must have been called. Filter pages beyond `bytes_max` make room for
+    /// those it needs.
+    pub fn candidates(&mut self, db: &Db, no: u32, fingerprint: u64, bytes_max: usize) -> Result<Candidates> {
         let mut found = Candidates::new();
         if let Some(fresh) = &self.fresh {
             found.extend(fresh.seqs.get(&fingerprint).copied());
             found.extend(fresh.twins.iter().filter(|(f, _)| *f == fingerprint).map(|(_, seq)| *seq));
         }
-        self.load_filters(db, no, Some(fingerprint))?;
         let hash = self.hash(fingerprint);
+        if (self.filters.len() + self.runs.len()) * FILTER_BYTES > bytes_max {
+            self.filters.clear();
+        }
+        for at in 0..self.runs.len() {
+            let run = self.runs[at];
+            self.load_filter(db, no, run.id, page_of(hash, run.filter_pages))?;
+        }
         for run in &self.runs {
             let Some(filter) = self.filters.get(&(run.id, page_of(hash, run.filter_pages))) else { continue };
             if bits(hash).all(|(byte, mask)| filter[byte] & mask != 0) {
