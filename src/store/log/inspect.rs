@@ -124,6 +124,18 @@ impl Inspection {
         LogReader::new(Arc::clone(&self.shared))
     }
 
+    /// Looks at the prefix up to `mark` only, which this log must hold: a server may be writing behind it.
+    #[must_use]
+    pub fn bounded(self, mark: &LogMark) -> Self {
+        let mut segments = self.shared.segments.write();
+        segments.retain(|segment| segment.header.number <= mark.position.segment);
+        if let Some(last) = segments.last() {
+            last.set_end(mark.position.offset);
+        }
+        drop(segments);
+        Self { slots: vec![*mark], ..self }
+    }
+
     /// The furthest prefix that is known to be on disk and acked; `None` when no slot of the watermark is sound.
     #[must_use]
     pub fn watermark(&self) -> Option<LogMark> {
