@@ -64,28 +64,106 @@ fn extra_bits() -> impl Strategy<Value = u16> {
 /// One step of a history. Numbers are reduced to what exists.
 #[derive(Debug, Clone)]
 enum Step {
-    Send { channel: u32, from: u8, count: u8, flags: u8, expire_s: u32, extras: u16 },
-    Revoke { channel: u32, back: u8 },
-    Edit { channel: u32, back: u8, extras: u16, bytes: u8 },
-    React { channel: u32, back: u8, users: Vec<u8>, reaction: Option<bool> },
-    Role { channel: u32, user: u8, role: u8 },
-    Profile { channel: u32, bytes: u16 },
-    Flags { channel: u32, user: u8, bits: u8 },
-    UserSettings { user: u8, strangers: u8 },
-    Relation { user: u8, peer: u8, bits: u8 },
-    File { file: u8, content: u8 },
-    FileRemoved { file: u8 },
-    Join { channel: u32, users: Vec<u8>, floor: u8 },
-    Leave { channel: u32, users: Vec<u8> },
-    Read { channel: u32, user: u8, back: u8 },
-    Delete { channel: u32, user: u8, back: u8 },
-    Expire { channel: u32, seqs: Vec<u8> },
-    ExpireDue { ahead_s: u32 },
-    Settings { channel: u32, ban: bool },
-    User { user: u8 },
-    Token { user: u8, flag: u8, token: Option<u8> },
-    Key { key: u8, revoked: bool },
-    Alias { alias: u8, channel: u32 },
+    Send {
+        channel: u32,
+        from: u8,
+        count: u8,
+        flags: u8,
+        expire_s: u32,
+        extras: u16,
+    },
+    Revoke {
+        channel: u32,
+        back: u8,
+    },
+    Edit {
+        channel: u32,
+        back: u8,
+        extras: u16,
+        bytes: u8,
+    },
+    React {
+        channel: u32,
+        back: u8,
+        users: Vec<u8>,
+        reaction: Option<bool>,
+    },
+    Role {
+        channel: u32,
+        user: u8,
+        role: u8,
+    },
+    Profile {
+        channel: u32,
+        bytes: u16,
+    },
+    Flags {
+        channel: u32,
+        user: u8,
+        bits: u8,
+    },
+    UserSettings {
+        user: u8,
+        strangers: u8,
+    },
+    Relation {
+        user: u8,
+        peer: u8,
+        bits: u8,
+    },
+    File {
+        file: u8,
+        content: u8,
+    },
+    FileRemoved {
+        file: u8,
+    },
+    Join {
+        channel: u32,
+        users: Vec<u8>,
+        floor: u8,
+    },
+    Leave {
+        channel: u32,
+        users: Vec<u8>,
+    },
+    Read {
+        channel: u32,
+        user: u8,
+        back: u8,
+    },
+    Delete {
+        channel: u32,
+        user: u8,
+        back: u8,
+    },
+    Expire {
+        channel: u32,
+        seqs: Vec<u8>,
+    },
+    ExpireDue {
+        ahead_s: u32,
+    },
+    Settings {
+        channel: u32,
+        ban: bool,
+    },
+    User {
+        user: u8,
+    },
+    Token {
+        user: u8,
+        flag: u8,
+        token: Option<u8>,
+    },
+    Key {
+        key: u8,
+        revoked: bool,
+    },
+    Alias {
+        alias: u8,
+        channel: u32,
+    },
     Checkpoint,
     Restart,
     Kill,

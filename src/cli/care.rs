@@ -283,7 +283,8 @@ fn repair_text(report: &RepairReport) -> String {
     }
     for run in &report.messages {
         let (no, first, last) = (run.channel_number, run.first_seq, run.last_seq);
-        text.push_str(&format!("lost: channel number {no} seq {first} to {last}\n"));
+        let name = run.channel.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        text.push_str(&format!("lost: channel number {no} seq {first} to {last}{name}\n"));
     }
     if report.other_records > 0 {
         let count = report.other_records;

@@ -112,6 +112,16 @@ const FORMAT: u32 = 1;
 /// # Errors
 /// The log is damaged, named; the disk.
 pub fn export(data_dir: &Path, target: &Path, options: ExportOptions, tell: Tell<'_>) -> Result<ExportReport> {
+    run(data_dir, target, options, STATE_EVERY, tell)
+}
+
+fn run(
+    data_dir: &Path,
+    target: &Path,
+    options: ExportOptions,
+    state_every: u64,
+    tell: Tell<'_>,
+) -> Result<ExportReport> {
     read_format(data_dir)?;
     let lock = match hold(data_dir) {
         Ok(lock) => Some(lock),
@@ -153,7 +163,7 @@ pub fn export(data_dir: &Path, target: &Path, options: ExportOptions, tell: Tell
             return Ok(());
         }
         export.take(lot)?;
-        if done - noted >= STATE_EVERY {
+        if done - noted >= state_every {
             noted = done;
             export.note()?;
         }
@@ -190,14 +200,8 @@ impl Export {
     fn begin(target: &Path, inspection: &Inspection, options: ExportOptions) -> Result<Self> {
         let log_id = inspection.log_id();
         let without_credentials = options.without_credentials;
-        let fresh = || State {
-            format: FORMAT,
-            log_id,
-            without_credentials,
-            at: (0, 0),
-            version: 0,
-            sinks: BTreeMap::new(),
-        };
+        let fresh =
+            || State { format: FORMAT, log_id, without_credentials, at: (0, 0), version: 0, sinks: BTreeMap::new() };
         let text = match fs::read(target.join(STATE)) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -414,5 +418,101 @@ impl Export {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use protocol::ids::{ChannelType, MessageSeq};
+
+    use super::*;
+    use crate::domain::message::MessageFlags;
+    use crate::store::durable::{DurableStore, StoreOptions};
+    use crate::store::{Commit, MessageRecord, Store};
+    use protocol::ids::ChannelKey;
+
+    fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = fs::read_dir(dir).expect("readable").map(|entry| entry.expect("entry").path());
+        let files = entries.filter(|path| path.is_file());
+        files.map(|path| (path.strip_prefix(dir).expect("inside").into(), fs::read(&path).expect("reads"))).collect()
+    }
+
+    /// A store with `count` lots of messages in three channels.
+    fn fill(dir: &Path, count: u64) {
+        let (store, _) = DurableStore::open(StoreOptions::new(dir)).expect("opens");
+        let mut heads = Vec::new();
+        for name in ["a", "b", "c"] {
+            let channel = store.reserve_channel_no();
+            let key = ChannelKey::named(name, ChannelType::Group).expect("a name");
+            store.commit(&[Record::ChannelCreated { channel, key }.into()], &mut |_| {}).expect("committed");
+            heads.push((channel, 0));
+        }
+        for n in 0..count {
+            let (channel, head) = &mut heads[n as usize % 3];
+            *head += 1;
+            let record = Record::Message(MessageRecord {
+                channel: *channel,
+                message_seq: MessageSeq::new(*head).expect("from 1"),
+                from_uid: Uid::from_stored("alice"),
+                client_msg_no: ClientMsgNo::from_stored(&format!("n{n}")),
+                flags: MessageFlags::default(),
+                setting: 0,
+                topic: String::new(),
+                expire_s: 0,
+                payload: bytes::Bytes::from(vec![b'x'; 100]),
+                extras: None,
+            });
+            store.commit(&[Commit::from(record)], &mut |_| {}).expect("committed");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_export_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (data, whole, target) = (dir.path().join("data"), dir.path().join("whole"), dir.path().join("target"));
+        fill(&data, 90);
+        export(&data, &whole, ExportOptions::default(), &mut |_| {}).expect("exported");
+        for stop_at in [3, 20, 50, 92] {
+            let mut lots = 0;
+            let interrupted = catch_unwind(AssertUnwindSafe(|| {
+                let tell = &mut |progress: Progress| {
+                    lots += u32::from(progress.phase == "log");
+                    assert!(lots < stop_at, "as a kill would");
+                };
+                run(&data, &target, ExportOptions::default(), 2_000, tell)
+            }));
+            assert!(interrupted.is_err() && !target.join(INDEX).exists());
+            assert_eq!(target.join(STATE).exists(), stop_at > 10, "stopped at {stop_at}");
+            if stop_at == 50 {
+                // Files that are not what the state says: from the beginning.
+                fs::write(target.join("0000000001.ndjson.part"), "x").expect("written");
+            }
+            export(&data, &target, ExportOptions::default(), &mut |_| {}).expect("exported");
+            assert_eq!(files(&target), files(&whole), "stopped at {stop_at}");
+            fs::remove_file(target.join(INDEX)).expect("removed");
+        }
+    }
+
+    #[test]
+    fn an_export_of_another_log_takes_nothing_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        let (whole, target) = (dir.path().join("whole"), dir.path().join("target"));
+        fill(&one, 30);
+        fill(&two, 60);
+        export(&two, &whole, ExportOptions::default(), &mut |_| {}).expect("exported");
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let mut lots = 0;
+            let tell = &mut |progress: Progress| {
+                lots += u32::from(progress.phase == "log");
+                assert!(lots < 30, "as a kill would");
+            };
+            run(&one, &target, ExportOptions::default(), 1_000, tell)
+        }));
+        assert!(target.join(STATE).exists());
+        export(&two, &target, ExportOptions::default(), &mut |_| {}).expect("exported");
+        assert_eq!(files(&target), files(&whole));
     }
 }

@@ -21,7 +21,7 @@ use super::backup::SECRETS;
 use super::check::{CheckReport, check_made, copy_contents, write_format};
 use super::export::{BREAKS, CREDENTIALS, INDEX, SERVER};
 use super::lines::{self, BadField, Line, Stamp};
-use super::merge::{RawLine, bad_line, merge};
+use super::merge::{RawLine, bad_line, merge, not_an_export};
 use super::rebuild::make_view;
 use super::restore::{commit_break, is_worse};
 use super::staging::Staging;
@@ -381,7 +381,7 @@ fn must_be_whole(files: &[FileState]) -> Result<()> {
         let Some(listed) = &file.listed else { continue };
         let wrong = |what: &str, told: &str, found: &str| {
             let detail = format_args!("{}: {what} {found}, {INDEX} says {told}", file.path.display());
-            Err(refused("import", detail))
+            Err(not_an_export(detail))
         };
         if file.channel.is_none() {
             return wrong("it makes", "it is a channel", "no channel");

@@ -13,7 +13,9 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, MessageSeq, TOPIC_BYTES_MAX, Uid, Version};
+use protocol::ids::{
+    ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, MessageSeq, TOPIC_BYTES_MAX, Uid, Version,
+};
 use serde_json::{Map, Value, json};
 
 use crate::domain::channel::{ChannelProfile, ChannelSettings, Role};
@@ -324,7 +326,10 @@ impl Fields {
 
     fn bytes(&mut self, field: &str) -> Result<bytes::Bytes, BadField> {
         let text = self.text(field)?;
-        STANDARD.decode(text).map(Into::into).map_err(|error| BadField::new(field, format_args!("is no base64: {error}")))
+        STANDARD
+            .decode(text)
+            .map(Into::into)
+            .map_err(|error| BadField::new(field, format_args!("is no base64: {error}")))
     }
 
     fn hash_or_none(&mut self, field: &str) -> Result<Option<[u8; 32]>, BadField> {
@@ -412,11 +417,9 @@ impl Fields {
                 Record::ChannelSettings { channel, settings }
             }
             "message" => Record::Message(self.message(channel)?),
-            "members_added" => Record::MembersAdded {
-                channel,
-                join_floor: self.number_or("join_floor", 0)?,
-                uids: self.uids("uids")?,
-            },
+            "members_added" => {
+                Record::MembersAdded { channel, join_floor: self.number_or("join_floor", 0)?, uids: self.uids("uids")? }
+            }
             "members_removed" => Record::MembersRemoved {
                 channel,
                 delete_floor: self.number_or("delete_floor", 0)?,
@@ -442,7 +445,9 @@ impl Fields {
                 }
                 Record::Alias { channel, alias }
             }
-            "revoked" => Record::MessageRevoked { channel, seq: self.number("message_seq")?, by: self.uid_or_none("by")? },
+            "revoked" => {
+                Record::MessageRevoked { channel, seq: self.number("message_seq")?, by: self.uid_or_none("by")? }
+            }
             "edited" => Record::MessageEdited {
                 channel,
                 seq: self.number("message_seq")?,
@@ -487,7 +492,9 @@ impl Fields {
                 };
                 Record::ConversationFlags { channel, uid, flags }
             }
-            other => return Err(BadField::new("kind", format_args!("{other:?} has no place here in a channel's file"))),
+            other => {
+                return Err(BadField::new("kind", format_args!("{other:?} has no place here in a channel's file")));
+            }
         };
         Ok(Line::Record(record))
     }
@@ -524,20 +531,21 @@ impl Fields {
                 token: self.hash_or_none("hash")?,
             },
             "api_key" => {
+                let is_bound = self.map.get("namespace").is_some_and(|value| !value.is_null());
                 let namespace = self.text_up_to("namespace", TEXT_BYTES_MAX)?;
                 Record::ApiKey(ApiKey {
                     key_id: self.text_up_to("key_id", TEXT_BYTES_MAX)?,
                     name: self.text_up_to("name", TEXT_BYTES_MAX)?,
                     secret: self.hash("hash")?,
                     scopes: Scopes { admin: self.bit("admin")?, send: self.bit("send")?, read: self.bit("read")? },
-                    namespace: (!namespace.is_empty()).then_some(namespace),
+                    namespace: is_bound.then_some(namespace),
                     revoked: self.bit("revoked")?,
                 })
             }
             "user_settings" => {
                 let (uid, strangers) = (self.uid("uid")?, self.text("strangers")?);
-                let strangers =
-                    Strangers::from_code(&strangers).ok_or_else(|| is_not("strangers", "allow, quarantine or block"))?;
+                let strangers = Strangers::from_code(&strangers)
+                    .ok_or_else(|| is_not("strangers", "allow, quarantine or block"))?;
                 Record::UserSettings { uid, settings: UserSettings { strangers } }
             }
             "relation" => Record::Relation {

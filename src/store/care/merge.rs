@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{make_dir, refused};
+use super::make_dir;
+use crate::domain::refusal::ErrorKind;
 use crate::store::{Result, StoreError};
 
 /// Files open at once.
@@ -49,7 +50,12 @@ struct Head {
 
 /// An error that names file and line.
 pub(super) fn bad_line(path: &Path, number: u64, what: impl std::fmt::Display) -> StoreError {
-    refused("read export", format_args!("{}: line {number}: {what}", path.display()))
+    not_an_export(format_args!("{}: line {number}: {what}", path.display()))
+}
+
+/// What was given is not what an export is.
+pub(super) fn not_an_export(detail: impl std::fmt::Display) -> StoreError {
+    StoreError { operation: "read export", kind: ErrorKind::Invalid, detail: detail.to_string(), source: None }
 }
 
 /// Where lines come from.

@@ -53,9 +53,7 @@ fn what_cannot_be_is_named() {
     };
     let channel = Some(ChannelNo(3));
     assert!(read(&message.to_string(), channel).is_ok());
-    let key = |id: &str, channel_type: u8| {
-        json!({"kind": "channel", "version": 1, "number": 0, "channel_id": id, "channel_type": channel_type})
-    };
+    let key = |id: &str, channel_type: u8| json!({"kind": "channel", "version": 1, "number": 0, "channel_id": id, "channel_type": channel_type});
     for (line, channel, field) in [
         (without("payload"), channel, "payload"),
         (without("message_id"), channel, "version"),
