@@ -1,6 +1,8 @@
 //! The durable store against the model: random histories with checkpoints, restarts, kills and lost views in between, after
 //! which every read verb answers the same.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +12,8 @@ use chinwag::domain::file::FileRecord;
 use chinwag::domain::identity::Scopes;
 use chinwag::domain::message::{Extras, MessageFlags, Reaction, fingerprint};
 use chinwag::domain::user::{Relation, Strangers, UserSettings};
+use chinwag::store::care::export::{ExportOptions, export};
+use chinwag::store::care::import::import;
 use chinwag::store::durable::{DurableStore, StoreOptions};
 use chinwag::store::memory::MemoryStore;
 use chinwag::store::{ApiKey, ChannelNo, Commit, MessageRecord, Probe, Record, SeqRange, Store};
@@ -60,32 +64,112 @@ fn extra_bits() -> impl Strategy<Value = u16> {
 /// One step of a history. Numbers are reduced to what exists.
 #[derive(Debug, Clone)]
 enum Step {
-    Send { channel: u32, from: u8, count: u8, flags: u8, expire_s: u32, extras: u16 },
-    Revoke { channel: u32, back: u8 },
-    Edit { channel: u32, back: u8, extras: u16, bytes: u8 },
-    React { channel: u32, back: u8, users: Vec<u8>, reaction: Option<bool> },
-    Role { channel: u32, user: u8, role: u8 },
-    Profile { channel: u32, bytes: u16 },
-    Flags { channel: u32, user: u8, bits: u8 },
-    UserSettings { user: u8, strangers: u8 },
-    Relation { user: u8, peer: u8, bits: u8 },
-    File { file: u8, content: u8 },
-    FileRemoved { file: u8 },
-    Join { channel: u32, users: Vec<u8>, floor: u8 },
-    Leave { channel: u32, users: Vec<u8> },
-    Read { channel: u32, user: u8, back: u8 },
-    Delete { channel: u32, user: u8, back: u8 },
-    Expire { channel: u32, seqs: Vec<u8> },
-    ExpireDue { ahead_s: u32 },
-    Settings { channel: u32, ban: bool },
-    User { user: u8 },
-    Token { user: u8, flag: u8, token: Option<u8> },
-    Key { key: u8, revoked: bool },
-    Alias { alias: u8, channel: u32 },
+    Send {
+        channel: u32,
+        from: u8,
+        count: u8,
+        flags: u8,
+        expire_s: u32,
+        extras: u16,
+    },
+    Revoke {
+        channel: u32,
+        back: u8,
+    },
+    Edit {
+        channel: u32,
+        back: u8,
+        extras: u16,
+        bytes: u8,
+    },
+    React {
+        channel: u32,
+        back: u8,
+        users: Vec<u8>,
+        reaction: Option<bool>,
+    },
+    Role {
+        channel: u32,
+        user: u8,
+        role: u8,
+    },
+    Profile {
+        channel: u32,
+        bytes: u16,
+    },
+    Flags {
+        channel: u32,
+        user: u8,
+        bits: u8,
+    },
+    UserSettings {
+        user: u8,
+        strangers: u8,
+    },
+    Relation {
+        user: u8,
+        peer: u8,
+        bits: u8,
+    },
+    File {
+        file: u8,
+        content: u8,
+    },
+    FileRemoved {
+        file: u8,
+    },
+    Join {
+        channel: u32,
+        users: Vec<u8>,
+        floor: u8,
+    },
+    Leave {
+        channel: u32,
+        users: Vec<u8>,
+    },
+    Read {
+        channel: u32,
+        user: u8,
+        back: u8,
+    },
+    Delete {
+        channel: u32,
+        user: u8,
+        back: u8,
+    },
+    Expire {
+        channel: u32,
+        seqs: Vec<u8>,
+    },
+    ExpireDue {
+        ahead_s: u32,
+    },
+    Settings {
+        channel: u32,
+        ban: bool,
+    },
+    User {
+        user: u8,
+    },
+    Token {
+        user: u8,
+        flag: u8,
+        token: Option<u8>,
+    },
+    Key {
+        key: u8,
+        revoked: bool,
+    },
+    Alias {
+        alias: u8,
+        channel: u32,
+    },
     Checkpoint,
     Restart,
     Kill,
     LoseView,
+    /// Export, import elsewhere, and go on there.
+    Move,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -121,6 +205,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => Just(Step::Kill),
         1 => Just(Step::LoseView),
+        1 => Just(Step::Move),
     ]
 }
 
@@ -158,6 +243,30 @@ struct Pair {
     /// Number of each channel once it exists.
     numbers: [Option<ChannelNo>; CHANNELS as usize],
     sent: u64,
+    /// The history has a [`Step::Move`].
+    moves: bool,
+}
+
+/// Contents of files are some of these.
+const CONTENT: &[u8] = b"what a file holds";
+/// The file of an export that names breaks.
+const BREAKS: &str = "breaks.ndjson";
+
+fn files_of(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(at) = dirs.pop() {
+        for entry in std::fs::read_dir(at).expect("readable") {
+            let path = entry.expect("entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let name = path.strip_prefix(dir).expect("inside").to_owned();
+                found.insert(name, std::fs::read(path).expect("reads"));
+            }
+        }
+    }
+    found
 }
 
 fn open(dir: &std::path::Path) -> DurableStore {
@@ -174,7 +283,7 @@ impl Pair {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("dir");
         let store = Some(open(dir.path()));
-        Self { dir, store, model: MemoryStore::new(), numbers: [None; CHANNELS as usize], sent: 0 }
+        Self { dir, store, model: MemoryStore::new(), numbers: [None; CHANNELS as usize], sent: 0, moves: false }
     }
 
     fn store(&self) -> &DurableStore {
@@ -265,6 +374,10 @@ impl Pair {
             Step::Expire { channel, seqs } => {
                 let channel = self.channel(channel);
                 let mut seqs: Vec<u64> = seqs.into_iter().map(u64::from).collect();
+                // A record that names messages which are not there is a finding of the check an import ends with.
+                if self.moves {
+                    seqs.retain(|seq| *seq <= self.head(channel));
+                }
                 seqs.sort_unstable();
                 self.commit(vec![Record::MessagesExpired { channel, seqs }]);
             }
@@ -342,8 +455,8 @@ impl Pair {
                 uploader: (n > 0).then(|| uid(n)),
                 name: format!("{n}.txt"),
                 mime: "text/plain".into(),
-                size: u64::from(content),
-                content: [content; 32],
+                size: CONTENT.len() as u64 * u64::from(content),
+                content: *blake3::hash(&CONTENT.repeat(content.into())).as_bytes(),
             }))]),
             Step::FileRemoved { file: n } => self.commit(vec![Record::FileRemoved { file_id: file(n) }]),
             Step::User { user } => self.commit(vec![Record::UserCreated { uid: uid(user) }]),
@@ -374,12 +487,57 @@ impl Pair {
                 self.store.take().expect("open").abandon();
                 self.store = Some(open(self.dir.path()));
             }
+            Step::Move => self.relocate(),
             Step::LoseView => {
                 self.store = None;
                 std::fs::remove_dir_all(self.dir.path().join("view")).expect("remove");
                 self.store = Some(open(self.dir.path()));
             }
         }
+    }
+
+    /// Moves the store by export and import; exports again and compares every byte.
+    fn relocate(&mut self) {
+        self.store = None;
+        let from = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("dir"));
+        for content in 0..3 {
+            let bytes = CONTENT.repeat(content);
+            let name = blake3::hash(&bytes).to_hex();
+            let home = from.path().join("files").join(&name[..2]);
+            std::fs::create_dir_all(&home).expect("made");
+            std::fs::write(home.join(name.as_str()), bytes).expect("written");
+        }
+        std::fs::write(from.path().join("credentials.pepper"), [7; 32]).expect("written");
+        let scratch = tempfile::tempdir().expect("dir");
+        let (one, two) = (scratch.path().join("one"), scratch.path().join("two"));
+        export(from.path(), &one, ExportOptions::default(), &mut |_| {}).expect("exported");
+        if self.model.version() == Version::ZERO {
+            let refused = import(&one, self.dir.path(), &mut |_| {}).expect_err("nothing to import");
+            assert!(refused.to_string().contains("holds nothing"), "{refused}");
+            self.store = Some(open(self.dir.path()));
+            return;
+        }
+        let report = import(&one, self.dir.path(), &mut |_| {}).expect("imported");
+        assert_eq!(report.version, self.model.version());
+        export(self.dir.path(), &two, ExportOptions::default(), &mut |_| {}).expect("exported");
+        let (mut before, mut after) = (files_of(&one), files_of(&two));
+        // The import's own break is the one line that may be new.
+        let (old, new) = (before.remove(Path::new(BREAKS)), after.remove(Path::new(BREAKS)));
+        let changes = |text: Option<Vec<u8>>| -> Vec<String> {
+            let text = String::from_utf8(text.expect("there")).expect("text");
+            text.lines().filter(|line| !line.contains("\"end\"")).map(str::to_owned).collect()
+        };
+        let (old, new) = (changes(old), changes(new));
+        assert!(new.len() == old.len() + 1 && new.starts_with(&old), "{old:?} {new:?}");
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+        for (name, bytes) in &before {
+            let shown = String::from_utf8_lossy(bytes);
+            assert!(after.get(name) == Some(bytes), "{} differs: {shown}", name.display());
+        }
+        self.store = Some(open(self.dir.path()));
+        let broken = Record::Break { kept: report.version, until: report.broken_until };
+        self.model.set_clock_us(Some(self.store().version().get()));
+        self.model.commit(&[Commit::from(broken)], &mut |_| {}).expect("commit");
     }
 
     fn compare(&self, since: Version) {
@@ -542,6 +700,7 @@ proptest! {
     #[test]
     fn the_durable_store_answers_as_the_model(steps in prop::collection::vec(step(), 1..80)) {
         let mut pair = Pair::new();
+        pair.moves = steps.iter().any(|step| matches!(step, Step::Move));
         let mut since = Version::ZERO;
         for (n, step) in steps.iter().enumerate() {
             pair.run(step);
@@ -555,6 +714,28 @@ proptest! {
         pair.run(&Step::Restart);
         pair.compare(since);
         pair.run(&Step::LoseView);
+        pair.compare(since);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_store_moved_by_export_and_import_answers_as_before(steps in prop::collection::vec(step(), 1..60)) {
+        let mut pair = Pair::new();
+        pair.moves = true;
+        let mut since = Version::ZERO;
+        for (n, step) in steps.iter().enumerate() {
+            pair.run(step);
+            if n == steps.len() / 2 {
+                since = pair.model.version();
+                pair.run(&Step::Move);
+                pair.compare(since);
+            }
+        }
+        // What was moved goes on, and can be moved again.
+        pair.run(&Step::Move);
         pair.compare(since);
     }
 }

@@ -1,4 +1,4 @@
-//! `check`, `rebuild`, `backup`, `restore`: care of a data directory, with progress on stderr and the outcome on stdout.
+//! `check`, `rebuild`, `repair`, `backup`, `restore`, `export`, `import`: care of a data directory, with progress on stderr and the outcome on stdout.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -14,7 +14,8 @@ use crate::domain::refusal::ErrorKind;
 use crate::store::StoreError;
 use crate::store::care::backup::{BackupOptions, BackupReport, backup};
 use crate::store::care::check::{CheckReport, check};
-use crate::store::care::export::export;
+use crate::store::care::export::{ExportOptions, export};
+use crate::store::care::import::{ImportReport, import};
 use crate::store::care::rebuild::rebuild;
 use crate::store::care::repair::{RepairReport, repair};
 use crate::store::care::restore::restore;
@@ -51,6 +52,19 @@ pub(super) struct ExportArgs {
     /// Where to: a file per channel
     #[arg(value_name = "DIR")]
     target: PathBuf,
+    /// Read no more than this many bytes of log per second
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    bytes_per_second: Option<u64>,
+    /// Leave out hashes of tokens and keys, the pepper and the root key
+    #[arg(long)]
+    without_credentials: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// What `chinwag export` wrote; the target is --data-dir
+    #[arg(value_name = "DIR")]
+    source: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -200,13 +214,40 @@ pub(super) fn run_restore(config: &Config, args: &RestoreArgs) -> Result<Exit, F
 }
 
 pub(super) fn run_export(config: &Config, args: &ExportArgs) -> Result<Exit, Failure> {
-    let report = with_progress(|tell| export(&config.data_dir, &args.target, tell));
+    let ExportArgs { target, bytes_per_second, without_credentials } = args;
+    let options = ExportOptions { bytes_per_second: *bytes_per_second, without_credentials: *without_credentials };
+    let report = with_progress(|tell| export(&config.data_dir, target, options, tell));
     let report = report.map_err(|e| failed("the export was not made", e))?;
     println!("{} channels, {} messages", report.channels, report.messages);
+    if report.beside_a_server {
+        println!("a server is running: it holds what was acked when it began, up to version {}", report.version);
+    }
     if report.damaged > 0 {
-        println!("{} messages are damaged: they have no payload", report.damaged);
+        println!("{} messages are damaged: only their seqs are in it", report.damaged);
+    }
+    if !without_credentials {
+        println!("it holds secrets (credentials): keep it as safe as the data directory");
     }
     Ok(Exit::Success)
+}
+
+pub(super) fn run_import(config: &Config, args: &ImportArgs) -> Result<Exit, Failure> {
+    let report = with_progress(|tell| import(&args.source, &config.data_dir, tell));
+    print_import(config, &report.map_err(|e| failed("nothing was imported", e))?);
+    Ok(Exit::Success)
+}
+
+fn print_import(config: &Config, report: &ImportReport) {
+    print!("{}", check_text(&report.check));
+    println!("{} channels, {} messages, up to version {}", report.channels, report.messages, report.version);
+    if report.holes > 0 {
+        println!("{} messages were not in it: their seqs are taken, they are shown as expired", report.holes);
+    }
+    if !report.credentials {
+        println!("no credentials in it: the first start makes a root key, users need new tokens");
+    }
+    println!("versions up to {} are answered with reset: clients sync anew", report.broken_until);
+    println!("imported into {}", config.data_dir.display());
 }
 
 pub(super) fn run_repair(config: &Config, args: &RepairArgs) -> Result<Exit, Failure> {
@@ -242,7 +283,8 @@ fn repair_text(report: &RepairReport) -> String {
     }
     for run in &report.messages {
         let (no, first, last) = (run.channel_number, run.first_seq, run.last_seq);
-        text.push_str(&format!("lost: channel number {no} seq {first} to {last}\n"));
+        let name = run.channel.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        text.push_str(&format!("lost: channel number {no} seq {first} to {last}{name}\n"));
     }
     if report.other_records > 0 {
         let count = report.other_records;

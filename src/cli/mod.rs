@@ -140,8 +140,10 @@ enum Command {
     Backup(care::BackupArgs),
     /// Restore a backup into an absent or empty data directory and verify it; clients are told to sync anew
     Restore(care::RestoreArgs),
-    /// Write every channel as NDJSON, a file each; needs the server stopped
+    /// Write every channel as NDJSON, a file each; the server may run
     Export(care::ExportArgs),
+    /// Make a data directory of an export, in an absent or empty directory, and verify it
+    Import(care::ImportArgs),
     /// Say what stops a start and what cutting it away would lose; with --accept-loss do it, keeping aside what is cut
     Repair(care::RepairArgs),
     /// Set the view aside and make it again from the log; needs the server stopped
@@ -228,6 +230,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Backup(args) => care::run_backup(&cli.settings.load()?.config, args),
         Command::Restore(args) => care::run_restore(&cli.settings.load()?.config, args),
         Command::Export(args) => care::run_export(&cli.settings.load()?.config, args),
+        Command::Import(args) => care::run_import(&cli.settings.load()?.config, args),
         Command::Repair(args) => care::run_repair(&cli.settings.load()?.config, args),
         Command::Rebuild => care::run_rebuild(&cli.settings.load()?.config),
         Command::Config(command) => show::run(&cli.settings, command),

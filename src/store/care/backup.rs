@@ -9,10 +9,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use super::check::{copy_contents, write_format};
 use super::manifest::{HeldSegment, Manifest};
+use super::pace::Pace;
 use super::{
     Part, Progress, Tell, hash_file, make_dir, read_format, read_pieces, refused, shown, sync_dir, write_file,
 };
@@ -53,27 +53,6 @@ pub struct BackupReport {
     pub secrets: Vec<&'static str>,
 }
 
-/// Keeps to a number of bytes per second.
-struct Pace {
-    per_second: Option<u64>,
-    begun: Instant,
-    bytes: u64,
-}
-
-impl Pace {
-    #[expect(clippy::disallowed_methods, reason = "a rate is kept by letting time pass")]
-    fn spend(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        let Some(per_second) = self.per_second.filter(|rate| *rate > 0) else { return };
-        let due = Duration::from_secs_f64(self.bytes as f64 / per_second as f64);
-        let left = due.saturating_sub(self.begun.elapsed());
-        // Shorter than this, sleeping costs more than it evens out.
-        if left > Duration::from_millis(1) {
-            std::thread::sleep(left);
-        }
-    }
-}
-
 /// Takes a backup of `data_dir` into `backup`, made when it is not there. A server may be running.
 ///
 /// # Errors
@@ -88,7 +67,7 @@ pub fn backup(data_dir: &Path, backup: &Path, options: BackupOptions, tell: Tell
         return Err(refused("back up", format_args!("{} is a data directory, no backup", backup.display())));
     }
     let mut report = BackupReport::default();
-    let mut pace = Pace { per_second: options.bytes_per_second, begun: Instant::now(), bytes: 0 };
+    let mut pace = Pace::new(options.bytes_per_second);
     // First: a content that is collected after this was carried by no message. And again at the end, for what came since.
     copy_files(data_dir, backup, &mut report, &mut pace)?;
 

@@ -17,7 +17,7 @@ use crate::store::view::{self, Verified, View};
 use crate::store::{Result, StoreError};
 
 /// Memory for owners of the view while it is compared.
-const VIEW_CACHE: u64 = 64 << 20;
+pub(super) const VIEW_CACHE: u64 = 64 << 20;
 
 /// What a check found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -63,7 +63,7 @@ enum ViewAt<'a> {
 }
 
 /// A scratch directory, taken away when it is dropped.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -191,11 +191,19 @@ fn open_view(
     }
 }
 
-/// The view's mark, asked of a copy; `None`: there is no view that can be used.
-pub(super) fn view_mark(data_dir: &Path, tell: Tell<'_>) -> Result<Option<LogMark>> {
+/// A copy of the view of a data directory, verified; taken away when it is dropped.
+pub(super) struct ViewCopy {
+    /// The copy.
+    pub view: Verified,
+    /// Where it lies.
+    pub scratch: Option<Scratch>,
+}
+
+/// Copies and verifies the view; `None`: there is none that can be used.
+pub(super) fn copy_view(data_dir: &Path, tell: Tell<'_>) -> Result<Option<ViewCopy>> {
     let mut ignored = CheckReport::default();
-    let (verified, _scratch) = open_view(data_dir, &ViewAt::Copy(&std::env::temp_dir()), &mut ignored, tell)?;
-    Ok(verified.as_ref().map(Verified::mark))
+    let (verified, scratch) = open_view(data_dir, &ViewAt::Copy(&std::env::temp_dir()), &mut ignored, tell)?;
+    Ok(verified.map(|view| ViewCopy { view, scratch }))
 }
 
 fn copy_dir(from: &Path, to: &Path, tell: Tell<'_>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Care of a data directory by its operator: check, rebuild, repair, backup, restore, export.
+//! Care of a data directory by its operator: check, rebuild, repair, backup, restore, export, import.
 //!
 //! Owns the offline verbs and the layout of a backup. Refuses to know how a segment or a row lies on disk (`log::inspect`,
 //! `view`) and how a person is told (the command line).
@@ -22,10 +22,15 @@ use crate::domain::refusal::ErrorKind;
 pub mod backup;
 pub mod check;
 pub mod export;
+pub mod import;
+pub mod lines;
 mod manifest;
+mod merge;
+mod pace;
 pub mod rebuild;
 pub mod repair;
 pub mod restore;
+mod staging;
 mod trace;
 
 /// Format of the data directory these verbs know.

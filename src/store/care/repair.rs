@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 
 use protocol::ids::Version;
 
-use super::check::{CheckReport, check_made, view_mark, write_format};
+use super::check::{CheckReport, VIEW_CACHE, ViewCopy, check_made, copy_view, write_format};
 use super::rebuild::make_view;
 use super::restore::commit_break;
+use super::trace::name_of;
 use super::{Found, FoundRun, Part, Tell, hold_to_write, make_dir, read_format, refused, sync_dir, write_file};
 use crate::clock;
 use crate::store::log::inspect::{Inspection, Walked, file_name};
-use crate::store::log::{Finding, FindingKind, LogMark, LotEntry};
-use crate::store::view;
-use crate::store::{Result, StoreError};
+use crate::store::log::{Finding, FindingKind, LogMark, LotEntry, LotView};
+use crate::store::view::{self, View};
+use crate::store::{ChannelNo, Record, Result, StoreError};
 
 /// First word of the format file while a repair runs; the highest version known follows.
 const REPAIRING: &str = "repairing";
@@ -65,6 +66,7 @@ pub fn repair(data_dir: &Path, accept: bool, tell: Tell<'_>) -> Result<RepairRep
     let _lock = hold_to_write(data_dir)?;
     let log_dir = data_dir.join("log");
     let mut report = RepairReport::default();
+    let mut lost = Lost::default();
     let mut aside = None;
     let inspection = loop {
         let error = match Inspection::open(&log_dir) {
@@ -75,26 +77,41 @@ pub fn repair(data_dir: &Path, accept: bool, tell: Tell<'_>) -> Result<RepairRep
         let Some((found, number)) = header_finding(&error) else { return Err(error) };
         report.findings.push(found.into());
         let beyond = segments_from(&log_dir, number)?;
-        if number <= 1 || !accept || beyond.is_empty() {
-            report.segments = beyond;
+        lost.read_segments(&log_dir, &beyond);
+        report.segments.extend(&beyond);
+        if number <= 1 {
+            lost.tell(&mut report);
             return Ok(report);
+        }
+        if !accept || beyond.is_empty() {
+            break Inspection::open_segments(&log_dir, 1, Some(number - 1))?;
         }
         guard(data_dir, pending.unwrap_or_default().max(Version::new(clock::now_us())))?;
         let aside = aside_dir(data_dir, &mut aside)?;
         take_out(&log_dir, &aside, &beyond)?;
-        report.segments.extend(beyond);
     };
     // Asked of a copy: sled writes when it is opened, and nothing may change before the loss is accepted.
-    let mark = view_mark(data_dir, tell)?.filter(|mark| mark.log_id == inspection.log_id());
+    let copied = copy_view(data_dir, tell)?.filter(|copied| copied.view.mark().log_id == inspection.log_id());
+    let mark = copied.as_ref().map(|copied| copied.view.mark());
     let known: Vec<(&str, LogMark)> = mark.iter().map(|mark| ("view's mark", *mark)).collect();
     let walked = inspection.walk(&known, &mut |_| Ok(()))?;
-    let Some(kept) = walked.sound else {
-        report.findings.extend(stopping(&walked).cloned().map(Found::from));
-        return Ok(report);
-    };
     report.findings.extend(stopping(&walked).cloned().map(Found::from));
+    let Some(kept) = walked.sound else { return Ok(report) };
     report.kept = Some(kept);
-    let last_seen = lost(&inspection, &kept, &walked, &mut report)?;
+    lost.name(&walked);
+    let mut heads = BTreeMap::new();
+    inspection.walk(&[], &mut |lot| {
+        if lot.position < kept.position {
+            lost.keep(lot, &mut heads);
+        } else {
+            lost.take(lot);
+        }
+        Ok(())
+    })?;
+    if let Some(copied) = copied {
+        lost.by_view(copied, &inspection, &heads)?;
+    }
+    lost.tell(&mut report);
     report.segments.extend(inspection.segments()?.iter().map(|span| span.number));
     report.segments.retain(|number| *number > kept.position.segment);
     report.segments.sort_unstable();
@@ -106,7 +123,7 @@ pub fn repair(data_dir: &Path, accept: bool, tell: Tell<'_>) -> Result<RepairRep
     // From here on the directory changes. Every mark known goes into the break before its file is moved.
     let view_dir = view::directory(data_dir);
     let marks = [mark, inspection.watermark()].into_iter().flatten().map(|mark| mark.version);
-    let known = marks.chain(pending).chain(last_seen).max().unwrap_or_default();
+    let known = marks.chain(pending).chain(lost.highest).max().unwrap_or_default();
     guard(data_dir, known)?;
     let aside = aside_dir(data_dir, &mut aside)?;
     cut(&log_dir, &aside, &kept, &segments_from(&log_dir, kept.position.segment.saturating_add(1))?)?;
@@ -218,53 +235,125 @@ fn cut(log_dir: &Path, aside: &Path, kept: &LogMark, beyond: &[u32]) -> Result<(
     Ok(())
 }
 
-/// Names what lies behind the cut. Returns the highest version met there.
-fn lost(
-    inspection: &Inspection,
-    kept: &LogMark,
-    walked: &Walked,
-    report: &mut RepairReport,
-) -> Result<Option<Version>> {
-    let mut seqs: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
-    for run in stopping(walked).flat_map(|finding| &finding.messages) {
-        let last = run.first_seq.saturating_add(run.count.saturating_sub(1));
-        seqs.entry(run.channel.0).or_default().push((run.first_seq, last));
-    }
-    let (mut highest, mut others) = (None, 0);
-    inspection.walk(&[], &mut |lot| {
-        if lot.position < kept.position {
-            return Ok(());
+/// What lies behind the cut, as far as directories, footers, segments behind a gap and the view tell.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Runs of seqs per channel number, in no order.
+    seqs: BTreeMap<u32, Vec<(u64, u64)>>,
+    /// Records of other kinds.
+    others: u64,
+    /// The highest version met.
+    highest: Option<Version>,
+    /// Names of channels.
+    names: BTreeMap<u32, String>,
+}
+
+impl Lost {
+    /// Notes the names of channels, and the seqs of their last messages, in what is kept.
+    fn keep(&mut self, lot: &LotView, heads: &mut BTreeMap<u32, u64>) {
+        for entry in &lot.records {
+            match entry {
+                LotEntry::DamagedMessage { channel, seq, .. } => {
+                    heads.insert(channel.0, *seq);
+                }
+                LotEntry::Record { record: Record::Message(message), .. } => {
+                    heads.insert(message.channel.0, message.message_seq.get());
+                }
+                LotEntry::Record { record, .. } => self.note_name(record),
+            }
         }
-        highest = Some(lot.last_version);
+    }
+
+    fn note_name(&mut self, record: &Record) {
+        if let Record::ChannelCreated { channel, key } = record {
+            self.names.insert(channel.0, name_of(key));
+        }
+    }
+
+    fn take(&mut self, lot: &LotView) {
+        self.highest = self.highest.max(Some(lot.last_version));
         for entry in &lot.records {
             let (channel, seq) = match entry {
                 LotEntry::DamagedMessage { channel, seq, .. } => (Some(*channel), *seq),
-                LotEntry::Record { record, .. } => (record.channel(), record.seq()),
+                LotEntry::Record { record, .. } => {
+                    self.note_name(record);
+                    (record.channel(), record.seq())
+                }
             };
             match (channel, seq) {
                 (Some(channel), 1..) => {
-                    let runs = seqs.entry(channel.0).or_default();
+                    let runs = self.seqs.entry(channel.0).or_default();
                     match runs.last_mut() {
                         Some((_, last)) if *last + 1 == seq => *last = seq,
                         _ => runs.push((seq, seq)),
                     }
                 }
-                _ => others += 1,
+                _ => self.others += 1,
+            }
+        }
+    }
+
+    /// Messages that findings name.
+    fn name(&mut self, walked: &Walked) {
+        for run in stopping(walked).flat_map(|finding| &finding.messages) {
+            let last = run.first_seq.saturating_add(run.count.saturating_sub(1));
+            self.seqs.entry(run.channel.0).or_default().push((run.first_seq, last));
+        }
+    }
+
+    /// Reads what segments behind a gap hold, each for itself; what cannot be read tells nothing.
+    fn read_segments(&mut self, log_dir: &Path, numbers: &[u32]) {
+        for number in numbers.iter().rev() {
+            let Ok(segment) = Inspection::open_segments(log_dir, *number, Some(*number)) else { continue };
+            let walked = segment.walk(&[], &mut |lot| {
+                self.take(lot);
+                Ok(())
+            });
+            if let Ok(walked) = walked {
+                self.name(&walked);
+            }
+        }
+    }
+
+    /// Messages the view knows beyond what is kept: also those nobody can read any more.
+    fn by_view(&mut self, copied: ViewCopy, kept: &Inspection, heads: &BTreeMap<u32, u64>) -> Result<()> {
+        let ViewCopy { view, scratch: _scratch } = copied;
+        let view = View::new(view, kept.reader(), VIEW_CACHE);
+        let (count, mut met) = (view.channel_count(), 0);
+        for number in 0..u32::MAX {
+            if met == count {
+                break;
+            }
+            let Some(info) = view.channel(ChannelNo(number))? else { continue };
+            met += 1;
+            self.names.entry(number).or_insert_with(|| name_of(&info.key));
+            let head = heads.get(&number).copied().unwrap_or(0);
+            if info.head_seq > head {
+                self.seqs.entry(number).or_default().push((head + 1, info.head_seq));
             }
         }
         Ok(())
-    })?;
-    report.other_records = others;
-    for (channel_number, mut runs) in seqs {
-        runs.sort_unstable();
-        runs.dedup();
-        let named = runs.into_iter();
-        report.messages.extend(named.map(|(first_seq, last_seq)| FoundRun {
-            channel_number,
-            channel: None,
-            first_seq,
-            last_seq,
-        }));
     }
-    Ok(highest)
+
+    /// Writes it into the report, joined to runs.
+    fn tell(&self, report: &mut RepairReport) {
+        report.other_records = self.others;
+        for (channel_number, runs) in &self.seqs {
+            let mut runs = runs.clone();
+            runs.sort_unstable();
+            let mut joined: Vec<(u64, u64)> = Vec::new();
+            for (first, last) in runs {
+                match joined.last_mut() {
+                    Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                    _ => joined.push((first, last)),
+                }
+            }
+            report.messages.extend(joined.into_iter().map(|(first_seq, last_seq)| FoundRun {
+                channel_number: *channel_number,
+                channel: self.names.get(channel_number).cloned(),
+                first_seq,
+                last_seq,
+            }));
+        }
+    }
 }

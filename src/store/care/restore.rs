@@ -7,7 +7,7 @@
 //! seen beyond what was kept are answered with `reset`, and none of them is given again.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::ids::Version;
 
@@ -15,6 +15,7 @@ use super::backup::SECRETS;
 use super::check::{CheckReport, check_made, copy_contents, write_format};
 use super::manifest::{HeldSegment, Manifest};
 use super::rebuild::make_view;
+use super::staging::Staging;
 use super::{
     Found, Part, Progress, Severity, Tell, hash_file, make_dir, read_format, read_pieces, refused, sync_dir, write_file,
 };
@@ -49,10 +50,8 @@ pub fn restore(backup: &Path, data_dir: &Path, until: Option<Version>, tell: Tel
     };
     read_format(backup)?;
     let held = manifest.end()?;
-    must_be_empty(data_dir)?;
-    let staging = staging_of(data_dir);
-    make_dir(&staging)?;
-    let _lock = lock(&staging)?;
+    let made = Staging::begin("restore", data_dir, ".restoring")?;
+    let staging = made.dir.clone();
     let log_dir = staging.join("log");
     make_dir(&log_dir)?;
     clear(&staging, &log_dir, &manifest)?;
@@ -72,47 +71,16 @@ pub fn restore(backup: &Path, data_dir: &Path, until: Option<Version>, tell: Tel
     make_view(&staging, log, tell)?;
     write_format(&staging)?;
     let check = check_made(&staging, tell)?;
-    let is_worse = |found: &&Found| {
-        !(found.severity == Severity::Hole || found.file.ends_with(".log") && found.severity == Severity::Derived)
-    };
-    if let Some(found) = check.findings.iter().find(is_worse) {
+    if let Some(found) = check.findings.iter().find(|found| is_worse(found)) {
         return Err(StoreError::damaged("verify restore", found));
     }
-    sync_dir(&staging)?;
-    let named = fs::rename(&staging, data_dir);
-    named.map_err(|error| StoreError::io("name restored directory", data_dir.display(), error))?;
-    sync_dir(data_dir.parent().unwrap_or(Path::new(".")))?;
+    made.publish()?;
     Ok(RestoreReport { held, kept: kept.version, broken_until, check })
 }
 
-fn must_be_empty(dir: &Path) -> Result<()> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(refused("restore", format_args!("{} is not empty", dir.display()))),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StoreError::io("restore", dir.display(), error)),
-    }
-}
-
-fn staging_of(data_dir: &Path) -> PathBuf {
-    let mut name = data_dir.file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
-    name.push(".restoring");
-    data_dir.with_file_name(name)
-}
-
-fn lock(staging: &Path) -> Result<File> {
-    let path = staging.join("lock");
-    let io = |error| StoreError::io("lock", path.display(), error);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(refused("restore", format_args!("{} is in use by another restore", staging.display())))
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
-    }
+/// Whether a finding about what was just made means that it is not what it was made of.
+pub(super) fn is_worse(found: &Found) -> bool {
+    !(found.severity == Severity::Hole || found.file.ends_with(".log") && found.severity == Severity::Derived)
 }
 
 /// Takes away what an earlier try made behind the copies: the view, the watermark, segments of its break. A segment that is

@@ -12,7 +12,7 @@ use protocol::ids::Version;
 
 use super::files::{Files, LogFile, WATERMARK_NAME, segment_name};
 use super::layout::{self, FIRST_LOT, FooterBuilder, Keys, LOT_HEADER, LotHeader, SegmentHeader};
-use super::open::{find_written, is_zero, read_headers};
+use super::open::{find_written, is_zero, read_headers_from};
 use super::segment::{self, Segment, Shared, Window};
 use super::watermark::Watermark;
 use super::{Finding, FindingKind, LogMark, LogPosition, LogReader, LotView};
@@ -78,16 +78,27 @@ impl Inspection {
     /// # Errors
     /// I/O; there is no log; a segment's header that is not what was written or does not continue the one before.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::open_segments(dir, 1, None)
+    }
+
+    /// Opens the segments from `first` up to `last` alone (`None`: all that follow), whatever is missing around them. What a
+    /// walk says about how they continue others, and about the watermark, does not count then.
+    ///
+    /// # Errors
+    /// As [`Inspection::open`] for those segments; there is none of them.
+    pub fn open_segments(dir: &Path, first: u32, last: Option<u32>) -> Result<Self> {
         let files = Files::read_only(dir);
         let io = |source| StoreError::io("inspect log", dir.display(), source);
         let has_watermark = files.list().map_err(io)?.watermark;
         let slots = if has_watermark { Watermark::open(&files)?.1 } else { Vec::new() };
         let listing = files.list().map_err(io)?;
-        if listing.segments.is_empty() {
+        let mut numbers = listing.segments;
+        numbers.retain(|number| *number >= first && last.is_none_or(|last| *number <= last));
+        if numbers.is_empty() {
             let finding = Finding::new(FindingKind::SegmentMissing, dir, 0, "the directory holds no segment");
             return Err(finding.into());
         }
-        let headers = read_headers(&files, &listing.segments)?;
+        let headers = read_headers_from(&files, first, &numbers)?;
         let ends: Vec<Option<u32>> =
             (1..=headers.len()).map(|next| headers.get(next).map(|(header, _)| header.previous_end)).collect();
         let mut segments = Vec::with_capacity(headers.len());
@@ -122,6 +133,18 @@ impl Inspection {
     #[must_use]
     pub fn reader(&self) -> LogReader {
         LogReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Looks at the prefix up to `mark` only, which this log must hold: a server may be writing behind it.
+    #[must_use]
+    pub fn bounded(self, mark: &LogMark) -> Self {
+        let mut segments = self.shared.segments.write();
+        segments.retain(|segment| segment.header.number <= mark.position.segment);
+        if let Some(last) = segments.last() {
+            last.set_end(mark.position.offset);
+        }
+        drop(segments);
+        Self { slots: vec![*mark], ..self }
     }
 
     /// The furthest prefix that is known to be on disk and acked; `None` when no slot of the watermark is sound.

@@ -93,8 +93,17 @@ fn share(files: Files, log_id: [u8; 16], segments: Vec<Arc<Segment>>, end: LogMa
 
 /// Opens every segment and checks that their headers form one row.
 pub(super) fn read_headers(files: &Files, numbers: &[u32]) -> Result<Vec<(SegmentHeader, LogFile)>, Finding> {
+    read_headers_from(files, 1, numbers)
+}
+
+/// As [`read_headers`] for segments from `first` on.
+pub(super) fn read_headers_from(
+    files: &Files,
+    first: u32,
+    numbers: &[u32],
+) -> Result<Vec<(SegmentHeader, LogFile)>, Finding> {
     let mut headers: Vec<(SegmentHeader, LogFile)> = Vec::with_capacity(numbers.len());
-    for (number, &found) in (1..).zip(numbers) {
+    for (number, &found) in (first..).zip(numbers) {
         let path = files.path(&segment_name(found));
         let io =
             |error: std::io::Error| Finding::new(FindingKind::Io, &path, 0, format_args!("it cannot be read: {error}"));
@@ -131,6 +140,7 @@ pub(super) fn read_headers(files: &Files, numbers: &[u32]) -> Result<Vec<(Segmen
                     return chain("its versions lie below those of the segment before it");
                 }
             }
+            None if number > 1 => {}
             None if header.previous_end != 0 || header.last_version != Version::ZERO || header.chain != [0; 16] => {
                 return chain("the first segment continues another");
             }

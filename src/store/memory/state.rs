@@ -104,7 +104,7 @@ impl Stored {
     pub(super) fn as_sent(&self, key: &ChannelKey) -> Message {
         let message = Message { edited: Version::ZERO, reactions: Vec::new(), ..self.read(key) };
         if message.state != MessageState::Live {
-            return message;
+            return Message { edited: Version::ZERO, ..message };
         }
         let (payload, extras) = (self.record.payload.clone(), self.record.extras.clone());
         Message { payload, extras, ..message }

@@ -1,6 +1,7 @@
-//! Tests of the log. `append`: writing, rolling, failing, reading. `recovery`: torn ends, flips, marks.
+//! Tests of the log. `append`: writing, rolling, failing, reading. `drawn`: the bytes against docs/storage.md. `recovery`: torn ends, flips, marks.
 
 mod append;
+mod drawn;
 mod recovery;
 
 use std::io;

@@ -4,167 +4,17 @@
 //! here waits for time to pass but for a condition.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Small segments, so that a few hundred messages fill several.
-const TIGHT: [&str; 4] = ["--set", "store.segment_bytes_max=1048576", "--set", "store.checkpoint_interval_ms=100"];
+use harness::{CHANNELS, PATIENCE, Server, check, done, files_of, filled, flip, last_segment, run};
 
-fn command(data: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
-        command.env_remove(name);
-    }
-    command.current_dir(data.parent().expect("a parent")).args(args).arg("--data-dir").arg(data);
-    command
-}
-
-/// Runs a command to its end: its code and what it wrote.
-fn run(data: &Path, args: &[&str]) -> (i32, String) {
-    let Output { status, stdout, stderr } = command(data, args).output().expect("it runs");
-    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    (status.code().unwrap_or(-1), text)
-}
-
-fn done(data: &Path, args: &[&str]) -> String {
-    let (code, text) = run(data, args);
-    assert_eq!(code, 0, "{args:?}: {text}");
-    text
-}
-
-fn check(data: &Path) -> (i32, Value) {
-    let Output { status, stdout, stderr } = command(data, &["check", "--json"]).output().expect("it runs");
-    let report = serde_json::from_slice(&stdout);
-    let report = report.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&stderr).into_owned()));
-    (status.code().unwrap_or(-1), report)
-}
-
-/// A running server; killed when it is dropped.
-struct Server {
-    child: Child,
-    http: String,
-    key: String,
-    client: reqwest::Client,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut command = command(data, &["serve", "--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
-        command.args(TIGHT).args(["--log-level", "error"]).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the server starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-        let http = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned));
-        // Reads on, so that the server never waits for its stdout.
-        std::thread::spawn(move || lines.for_each(drop));
-        let key = std::fs::read_to_string(data.join("root.key")).expect("the root key").trim().to_owned();
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        Self { child, http: http.expect("an address"), key, client }
-    }
-
-    async fn post(&self, path: &str, body: Value) -> (reqwest::header::HeaderMap, Value) {
-        let request = self.client.post(format!("{}{path}", self.http)).bearer_auth(&self.key).json(&body);
-        let answer = request.send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-        let headers = answer.headers().clone();
-        (headers, answer.json().await.expect("JSON"))
-    }
-
-    /// Sends and returns (seq, id).
-    async fn send(&self, channel: &str, name: &str) -> (u64, u64) {
-        let payload = "cGF5bG9hZCBvZiBhIG1lc3NhZ2Ug".repeat(100);
-        let body = json!({"from_uid": "alice", "channel_id": channel, "channel_type": 2, "client_msg_no": name, "header": {"red_dot": 1},
-                          "payload": payload});
-        let (_, answer) = self.post("/message/send", body).await;
-        assert_eq!(answer["reason"], 1, "{answer}");
-        (answer["message_seq"].as_u64().expect("a seq"), answer["message_id"].as_u64().expect("an id"))
-    }
-
-    async fn make(&self, channel: &str) {
-        let body = json!({"channel_id": channel, "channel_type": 2, "subscribers": ["alice", "bob"]});
-        self.post("/channel", body).await;
-    }
-
-    /// All messages of a channel: seq → (id, client_msg_no).
-    async fn messages(&self, channel: &str) -> BTreeMap<u64, (u64, String)> {
-        let mut found = BTreeMap::new();
-        loop {
-            let next = found.last_key_value().map_or(1, |(seq, _)| seq + 1);
-            let body = json!({"login_uid": "alice", "channel_id": channel, "channel_type": 2, "start_message_seq": next,
-                              "end_message_seq": 0, "limit": 100, "pull_mode": 1});
-            let (_, answer) = self.post("/channel/messagesync", body).await;
-            let messages = answer["messages"].as_array().expect("messages").clone();
-            if messages.is_empty() {
-                return found;
-            }
-            for message in messages {
-                let seq = message["message_seq"].as_u64().expect("a seq");
-                let id = message["message_id"].as_u64().expect("an id");
-                found.insert(seq, (id, message["client_msg_no"].as_str().expect("a name").to_owned()));
-            }
-        }
-    }
-
-    fn stop(mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
-        let begun = Instant::now();
-        while self.child.try_wait().expect("waits").is_none() {
-            assert!(begun.elapsed() < PATIENCE, "no end after SIGTERM");
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-    }
-}
-
-const CHANNELS: [&str; 3] = ["one", "two", "three"];
-
-/// A data directory with several segments, left by a server that ended well.
-async fn filled(dir: &Path) -> PathBuf {
-    let data = dir.join("data");
-    let server = Server::start(&data);
-    for channel in CHANNELS {
-        server.make(channel).await;
-    }
-    for n in 0..700 {
-        server.send(CHANNELS[n % 3], &format!("n{n}")).await;
-    }
-    server.stop();
-    assert!(data.join("log/0000000002.log").exists(), "more than one segment");
-    data
-}
-
-fn files_of(dir: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
-    for entry in std::fs::read_dir(dir).expect("readable") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            files_of(&path, found);
-        } else {
-            found.insert(path.clone(), std::fs::read(&path).expect("reads"));
-        }
-    }
-}
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = std::fs::read(path).expect("reads");
-    bytes[at] ^= 0x10;
-    std::fs::write(path, bytes).expect("writes");
-}
+mod exchange;
+mod harness;
+mod kills;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_is_read_only_and_names_what_it_finds() {
@@ -228,12 +78,6 @@ async fn a_check_is_read_only_and_names_what_it_finds() {
     assert!(code == 2 && text.to_string().contains("in use by a running server"), "{code} {text}");
     drop(server);
     assert_eq!(check(&dir.path().join("nothing")).0, 2);
-}
-
-fn last_segment(data: &Path) -> PathBuf {
-    let mut found = BTreeMap::new();
-    files_of(&data.join("log"), &mut found);
-    found.into_keys().rfind(|path| path.extension().is_some_and(|e| e == "log")).expect("a segment")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,42 +248,6 @@ async fn a_restore_to_a_version_keeps_exactly_what_was_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_has_every_channel_as_it_stands() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let data = dir.path().join("data");
-    let server = Server::start(&data);
-    server.make("one").await;
-    let first = server.send("one", "first").await;
-    server.send("one", "second").await;
-    let read = json!({"uid": "bob", "channel_id": "one", "channel_type": 2, "unread": 1});
-    server.post("/conversations/setUnread", read).await;
-    let target = dir.path().join("export");
-    let refused = run(&data, &["export", target.to_str().expect("text")]);
-    assert_eq!(refused.0, 4, "a server has it: {refused:?}");
-    server.stop();
-    for _ in 0..2 {
-        assert_eq!(done(&data, &["export", target.to_str().expect("text")]), "1 channels, 2 messages\n");
-    }
-    let lines = |name: &str| -> Vec<Value> {
-        let text = std::fs::read_to_string(target.join(name)).expect("reads");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-    };
-    let index = lines("channels.ndjson");
-    assert_eq!((index.len(), &index[0]["channel_id"], &index[0]["messages"]), (1, &json!("one"), &json!(2)));
-    let all = lines(index[0]["file"].as_str().expect("a name"));
-    let of = |kind: &str| all.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
-    let bob = of("member").into_iter().find(|member| member["uid"] == "bob").expect("a member");
-    assert_eq!(bob["read_seq"], 1, "{bob}");
-    let messages = of("message");
-    assert_eq!(messages.len(), 2);
-    assert_eq!((&messages[0]["message_id"], &messages[0]["client_msg_no"]), (&json!(first.1), &json!("first")));
-    assert_eq!((&messages[0]["state"], &messages[0]["from_uid"]), (&json!("live"), &json!("alice")));
-    assert!(messages[0]["payload"].as_str().is_some_and(|payload| payload.starts_with("cGF5bG9hZCBv")));
-    assert_eq!(all.last().map(|line| (&line["kind"], &line["digest"])), Some((&json!("end"), &index[0]["digest"])));
-    assert!(!target.join("channels.ndjson.part").exists());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_repair_cuts_only_when_told_and_keeps_what_it_cuts() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = filled(dir.path()).await;
@@ -486,5 +294,104 @@ async fn a_repair_cuts_only_when_told_and_keeps_what_it_cuts() {
     assert!(code == 0 && text.contains("acked data is gone"), "{text}");
     let server = Server::start(&data);
     assert_eq!(server.messages("one").await.len(), found.len());
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_names_what_a_missing_or_unreadable_segment_held() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = filled(dir.path()).await;
+    let server = Server::start(&data);
+    for n in 700..1_100 {
+        server.send(CHANNELS[n % 3], &format!("n{n}")).await;
+    }
+    server.stop();
+    assert!(data.join("log/0000000003.log").exists(), "three segments");
+    let second = data.join("log/0000000002.log");
+    let whole = std::fs::read(&second).expect("reads");
+    let serve = || run(&data, &["serve", "--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
+    let heads = |text: &str| -> Vec<(u64, u64)> {
+        let lost = text.lines().filter(|line| line.starts_with("lost: channel number "));
+        lost.map(|line| {
+            let word = |n: usize| line.split_whitespace().nth(n).and_then(|word| word.parse().ok());
+            assert!(CHANNELS.iter().any(|name| line.ends_with(&format!("({name}:2)"))), "it is named: {line}");
+            (word(5).expect("a first seq"), word(7).expect("a last seq"))
+        })
+        .collect()
+    };
+    let mut told = Vec::new();
+    for damage in ["missing", "header"] {
+        match damage {
+            "missing" => std::fs::remove_file(&second).expect("removed"),
+            _ => {
+                std::fs::write(&second, &whole).expect("written");
+                flip(&second, 40);
+            }
+        }
+        let (code, out) = serve();
+        assert!(code == 4 && out.contains("0000000002.log"), "{damage}: {code} {out}");
+        let (code, out) = run(&data, &["repair"]);
+        assert!(code == 1 && out.contains("nothing was changed"), "{damage}: {code} {out}");
+        assert!(out.contains("kept: up to version") && out.contains("lost: all of segment 3"), "{damage}: {out}");
+        assert_eq!(out.contains("lost: all of segment 2"), damage == "header", "{out}");
+        let lost = heads(&out);
+        assert_eq!(lost.iter().map(|(_, last)| *last).collect::<Vec<_>>(), [367, 367, 366], "{damage}: {out}");
+        assert!(lost.iter().all(|(first, _)| *first > 50), "{damage}: what segment 1 has is not lost: {out}");
+        told.push(lost);
+    }
+    assert_eq!(told[0], told[1], "the view tells what nobody can read");
+    let (code, out) = run(&data, &["repair", "--accept-loss"]);
+    assert!(code == 0 && heads(&out) == told[0] && out.ends_with("sound\n"), "{code} {out}");
+    assert!(data.join("lost-1/0000000002.log").exists() && data.join("lost-1/0000000003.log").exists());
+    let server = Server::start(&data);
+    for (channel, (first, _)) in CHANNELS.iter().zip(&told[0]) {
+        assert_eq!(server.messages(channel).await.len() as u64, first - 1, "{channel}");
+        assert_eq!(server.send(channel, "after").await.0, *first);
+    }
+    server.stop();
+    assert_eq!(check(&data).0, 0);
+    // The first segment's header: nothing can be kept, and what was there is named as far as its lots tell.
+    flip(&data.join("log/0000000001.log"), 20);
+    let (code, out) = run(&data, &["repair", "--accept-loss"]);
+    assert!(code == 1 && out.contains("nothing was changed: restore a backup"), "{code} {out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_the_log_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    server.make("one").await;
+    for n in 0..20 {
+        server.send("one", &format!("n{n}")).await;
+    }
+    server.stop();
+    let older = dir.path().join("older");
+    std::fs::create_dir(&older).expect("made");
+    let mut files = BTreeMap::new();
+    files_of(&data.join("log"), &mut files);
+    for (path, bytes) in &files {
+        std::fs::write(older.join(path.file_name().expect("a name")), bytes).expect("written");
+    }
+    let server = Server::start(&data);
+    for n in 20..30 {
+        server.send("one", &format!("n{n}")).await;
+    }
+    server.stop();
+    // The whole directory `log` as it was: its own watermark fits it, the view's mark does not.
+    std::fs::rename(data.join("log"), dir.path().join("newer")).expect("moved");
+    std::fs::rename(&older, data.join("log")).expect("moved");
+    let (code, out) = run(&data, &["serve", "--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
+    assert!(code == 4 && out.contains("acked") && out.contains("gone"), "{code} {out}");
+    let (code, report) = check(&data);
+    assert!(code == 1 && report.to_string().contains("acked data is gone"), "{report}");
+    // What a repair would lose is told: the view knows the seqs.
+    let (code, out) = run(&data, &["repair"]);
+    assert!(code == 1 && out.contains("lost: channel number 0 seq 21 to 30 (one:2)"), "{code} {out}");
+    // Without the view nothing outside the log remembers; put back, everything is there.
+    std::fs::rename(data.join("log"), &older).expect("moved");
+    std::fs::rename(dir.path().join("newer"), data.join("log")).expect("moved");
+    let server = Server::start(&data);
+    assert_eq!(server.messages("one").await.len(), 30);
     server.stop();
 }
