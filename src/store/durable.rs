@@ -483,6 +483,8 @@ impl Inner {
                 }
             }
         }
+        #[cfg(feature = "seeded-bugs")]
+        let written = seeded_version(written, self.applied.lock().version);
         // Before the mark: whoever reads it knows that the index was told of everything up to it.
         self.search.committed(lot, &written.versions);
         *self.applied.lock() = mark;
@@ -618,6 +620,15 @@ impl Inner {
             since => Duration::from_millis(ms_since(self.opened).saturating_sub(since - 1)),
         }
     }
+}
+
+/// The lot's first change seems to be of the version of the one before.
+#[cfg(feature = "seeded-bugs")]
+fn seeded_version(mut written: log::SealedLot, before: Version) -> log::SealedLot {
+    if crate::seeded::now_and_then(crate::seeded::Bug::ReuseVersion) {
+        written.versions[0] = before;
+    }
+    written
 }
 
 impl Store for DurableStore {
