@@ -1,7 +1,7 @@
 //! Bugs on purpose, so that the history checker (`tests/history`) can be seen to find them.
 //!
 //! A checker that never complained proves nothing. With the feature `seeded-bugs` the environment variable
-//! CHINWAG_SEEDED_BUG names one defect of a kind that was met in real systems, and the place where it would be made asks
+//! SEEDED_BUG (not a setting, so it has no CHINWAG_ before it) names one defect of a kind that was met in real systems, and the place where it would be made asks
 //! here. Without the feature nothing of it is compiled; with it, a build without debug assertions is refused, so that no
 //! release can have it. Refuses to know what the places do.
 
@@ -32,7 +32,7 @@ pub enum Bug {
 }
 
 static SELECTED: LazyLock<Option<Bug>> = LazyLock::new(|| {
-    let word = std::env::var("CHINWAG_SEEDED_BUG").ok()?;
+    let word = std::env::var("SEEDED_BUG").ok()?;
     let bug = match word.as_str() {
         "skip-fdatasync" => Bug::SkipFdatasync,
         "forget-dedupe-after-restart" => Bug::ForgetDedupe,
@@ -41,7 +41,7 @@ static SELECTED: LazyLock<Option<Bug>> = LazyLock::new(|| {
         "lose-read-position" => Bug::LoseReadPosition,
         "reuse-version" => Bug::ReuseVersion,
         other => {
-            tracing::error!(bug = other, "CHINWAG_SEEDED_BUG names no bug");
+            tracing::error!(bug = other, "SEEDED_BUG names no bug");
             return None;
         }
     };

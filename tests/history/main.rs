@@ -102,7 +102,7 @@ fn each_seeded_bug_is_found() -> Result<()> {
         eprintln!("SKIPPED: the binary has no bugs to find; cargo test --features seeded-bugs --test history");
         return Ok(());
     }
-    let only = std::env::var("CHINWAG_SEEDED_BUG").ok();
+    let only = std::env::var("SEEDED_BUG").ok();
     let first = seed();
     for (bug, faults, promise) in BUGS.iter().filter(|(bug, ..)| only.as_deref().is_none_or(|only| only == *bug)) {
         let mut found = None;

@@ -85,7 +85,7 @@ impl Ground {
             command.args(["--set", setting]);
         }
         if let Some(bug) = &self.bug {
-            command.env("CHINWAG_SEEDED_BUG", bug);
+            command.env("SEEDED_BUG", bug);
         }
         if let Some(shim) = &self.shim {
             command.env("LD_PRELOAD", shim).env("DISK_DATA", &self.data).env("DISK_CONTROL", self.dir.join("control"));
