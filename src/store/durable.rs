@@ -749,7 +749,13 @@ impl Store for DurableStore {
         self.inner.read(|view| view.countable_after(channel, uid, floor))
     }
 
-    fn position_for_unread(&self, channel: ChannelNo, uid: &Uid, unread: u64, floor_min: u64) -> Result<(u64, u64)> {
+    fn position_for_unread(
+        &self,
+        channel: ChannelNo,
+        uid: &Uid,
+        unread: u64,
+        floor_min: u64,
+    ) -> Result<(u64, u64, u64)> {
         self.inner.read(|view| view.position_for_unread(channel, uid, unread, floor_min))
     }
 
