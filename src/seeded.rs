@@ -1,9 +1,9 @@
 //! Bugs on purpose, so that the history checker (`tests/history`) can be seen to find them.
 //!
-//! A checker that never complained proves nothing. With the feature `seeded-bugs` the environment variable
-//! SEEDED_BUG (not a setting, so it has no CHINWAG_ before it) names one defect of a kind that was met in real systems, and the place where it would be made asks
-//! here. Without the feature nothing of it is compiled; with it, a build without debug assertions is refused, so that no
-//! release can have it. Refuses to know what the places do.
+//! A checker that never complained proves nothing. With the feature `seeded-bugs` the environment variable SEEDED_BUG (no
+//! setting, so without CHINWAG_ before it) names one defect, and the place where it would be made asks here. Without the
+//! feature nothing of it is compiled; with it, a build without debug assertions is refused, so that no release can have it.
+//! Refuses to know what the places do.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

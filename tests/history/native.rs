@@ -1,5 +1,5 @@
-//! A client on a native socket that does what clients do, at random: connects, syncs, sends bursts, reads on, falls behind,
-//! loses its connection, comes back and sends again what has no outcome.
+//! A client on a native socket, in MessagePack or JSON, that does what clients do, at random: connects, syncs, sends bursts,
+//! reads on, falls behind, loses its connection, comes back and sends again what has no outcome.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -59,6 +59,7 @@ pub struct Session {
     user: String,
     number: u64,
     socket: WebSocketStream<TcpStream>,
+    encoding: Encoding,
     next_seq: u64,
     waiting: BTreeMap<u64, (u64, Waiting)>,
     /// What it is told of lies above.
@@ -122,13 +123,15 @@ impl Session {
         let stream = socket.connect(address.socket.parse()?).await?;
         stream.set_nodelay(true)?;
         let mut request = format!("ws://{}/", address.socket).into_client_request()?;
-        request.headers_mut().insert("Sec-WebSocket-Protocol", Encoding::MessagePack.subprotocol().parse()?);
+        let encoding = if number % 4 == 0 { Encoding::Json } else { Encoding::MessagePack };
+        request.headers_mut().insert("Sec-WebSocket-Protocol", encoding.subprotocol().parse()?);
         let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
         let mut session = Self {
             desk: desk.clone(),
             user: user.to_owned(),
             number,
             socket,
+            encoding,
             next_seq: 1,
             waiting: BTreeMap::new(),
             since: 0,
@@ -163,15 +166,20 @@ impl Session {
 
     async fn send(&mut self, frame: &ClientFrame<'_>) -> Result<()> {
         let mut bytes = Vec::new();
-        encode_client(Encoding::MessagePack, frame, &mut bytes)?;
-        Ok(self.socket.send(Message::binary(bytes)).await?)
+        encode_client(self.encoding, frame, &mut bytes)?;
+        let message = match self.encoding {
+            Encoding::MessagePack => Message::binary(bytes),
+            Encoding::Json => Message::text(String::from_utf8(bytes)?),
+        };
+        Ok(self.socket.send(message).await?)
     }
 
     async fn next(&mut self) -> Result<ServerFrame<'static>> {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.context("no frame in time")?;
             match message.context("end of stream")?? {
-                Message::Binary(bytes) => return Ok(decode_server(Encoding::MessagePack, &bytes)?),
+                Message::Binary(bytes) => return Ok(decode_server(self.encoding, &bytes)?),
+                Message::Text(text) => return Ok(decode_server(self.encoding, text.as_bytes())?),
                 Message::Close(_) => bail!("closed"),
                 _ => {}
             }

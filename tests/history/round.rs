@@ -31,7 +31,7 @@ const SLOW: &str = "slo";
 /// What happens to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Faults {
-    /// kill -9.
+    /// kill -9, sometimes SIGTERM.
     Kills,
     /// The disk fills, fails writes, fails syncs, and works again; kill -9.
     Disk,
@@ -115,12 +115,13 @@ impl Round {
         }
     }
 
-    fn kill(&mut self) -> Result<()> {
+    /// Ends the process: killed, or drained.
+    async fn end(&mut self, gently: bool) -> Result<()> {
         let mut server = self.server.take().context("a server")?;
         ensure!(!server.has_ended(), "the server ended by itself: {}", tail(&self.ground.log()));
-        self.desk.record(What::Fault("kill".into()));
+        self.desk.record(What::Fault(if gently { "SIGTERM" } else { "kill" }.into()));
         self.desk.server.send_replace(None);
-        self.ground.kill(server)
+        if gently { self.ground.stop(server).await } else { self.ground.kill(server) }
     }
 
     fn disk(&self, state: &str) -> Result<()> {
@@ -234,7 +235,7 @@ async fn conduct(round: &mut Round, faults: Faults, rng: &mut StdRng) -> Result<
     while let Some(ended) = tokio::time::timeout(PATIENCE, clients.join_next()).await.context("clients do not end")? {
         ended??;
     }
-    round.kill()?;
+    round.end(false).await?;
     if !round.start().await? {
         return Ok(());
     }
@@ -256,7 +257,7 @@ async fn busy(round: &mut Round, faults: Faults, rng: &mut StdRng) -> Result<()>
                 continue;
             }
         }
-        round.kill()?;
+        round.end(rng.random_bool(0.2)).await?;
         round.disk("ok")?;
         if !round.start().await? {
             return Ok(());

@@ -128,6 +128,19 @@ impl Ground {
         Ok(server)
     }
 
+    /// Asks the server to end, and waits until it did.
+    pub async fn stop(&mut self, mut server: Server) -> Result<()> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id())?).context("a pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let ended = async {
+            while !server.has_ended() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.context("no end after SIGTERM")?;
+        self.kill(server)
+    }
+
     /// Kills the server; with the power goes what was not synced.
     pub fn kill(&mut self, mut server: Server) -> Result<()> {
         use std::os::unix::fs::MetadataExt;

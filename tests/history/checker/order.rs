@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{ACK_MEANS_STORED, Model, ONE_ORDER, STORED_ONCE, Violation};
+use super::{ACK_MEANS_STORED, Model, ONE_ORDER, Op, STORED_ONCE, Violation};
 use crate::record::{Answer, Ask, At, Channel, Seen, Via, What};
 
 pub fn check(model: &Model<'_>, found: &mut Vec<Violation>) {
@@ -102,7 +102,7 @@ fn shown(model: &Model<'_>, found: &mut Vec<Violation>) {
 }
 
 /// A message sent after another was acked lies behind it, whoever sent them; what one session sent in a row lies in that
-/// row. Names that were sent more than once have no place in the second rule: any of the sends may be the stored one.
+/// row. A name that was sent more than once has a place in the second rule only where its first send was the stored one.
 fn sent_in_order(model: &Model<'_>, found: &mut Vec<Violation>) {
     let mut sends: HashMap<(&Channel, &str, &str), u32> = HashMap::new();
     for op in model.ops.values() {
@@ -115,7 +115,7 @@ fn sent_in_order(model: &Model<'_>, found: &mut Vec<Violation>) {
     let mut in_a_row: BTreeMap<(u64, &Channel), (u64, At)> = BTreeMap::new();
     for (at, event) in model.history.events.iter().enumerate() {
         match event {
-            What::Asked { user, via, ask: Ask::Send { channel, name, .. }, .. } => {
+            What::Asked { op, user, via, ask: Ask::Send { channel, name, .. } } => {
                 let key = (channel, &**user, &**name);
                 let Some(stored) = model.place(channel, user, name).filter(|_| first_asked.insert(key)) else {
                     continue;
@@ -125,7 +125,10 @@ fn sent_in_order(model: &Model<'_>, found: &mut Vec<Violation>) {
                         format!("{channel:?}: {name} was sent after seq {seq} was acked and has seq {}", stored.seq);
                     found.push(Violation { promise: ONE_ORDER, what, events: vec![*earlier, at] });
                 }
-                if let (Via::Session(session), Some(1)) = (via, sends.get(&key)) {
+                let is_the_one = model.ops.get(op).and_then(Op::stored).is_some_and(|(.., disk, again)| disk && !again);
+                if let Via::Session(session) = via
+                    && (is_the_one || sends.get(&key) == Some(&1))
+                {
                     let before = in_a_row.insert((*session, channel), (stored.seq, at));
                     if let Some((seq, earlier)) = before.filter(|(seq, _)| *seq >= stored.seq) {
                         let what = format!(

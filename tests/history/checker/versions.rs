@@ -117,10 +117,10 @@ fn cut(
     };
     let mut versions: HashMap<u64, &Channel> = HashMap::new();
     for row in rows {
-        if row.version > version || row.version <= since {
+        // A row that is newer than the answer does not say how new: it has the answer's version.
+        if row.version > version || (row.version <= since && row.version < version) {
             say(VERSION, format!("{:?} has version {}", row.channel, row.version));
         }
-        // A row that is newer than the answer does not say how new.
         if row.version < version
             && let Some(other) = versions.insert(row.version, &row.channel)
         {
