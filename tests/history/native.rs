@@ -37,6 +37,8 @@ pub struct Habit {
 
 /// How long a settled session is waited for.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How often a session that was told of everything asks whether there is more.
+const PINGS: u32 = 2;
 /// Requests a client has in flight.
 const IN_FLIGHT_MAX: usize = 40;
 
@@ -67,6 +69,7 @@ pub struct Session {
     told: HashMap<Channel, HashSet<u64>>,
     /// For the next sync.
     version: u64,
+    pongs: u32,
 }
 
 fn seen(item: &MessageItem<'_>) -> Seen {
@@ -137,6 +140,7 @@ impl Session {
             since: 0,
             told: HashMap::new(),
             version: resume.unwrap_or(0),
+            pongs: 0,
         };
         let resume = resume.map(|version| Resume {
             version,
@@ -359,6 +363,8 @@ impl Session {
                     last: moved.last_msg_seq,
                 });
             }
+            ServerFrame::Event(Event::Resync(_)) => self.desk.record(What::Resync { session: self.number }),
+            ServerFrame::Pong(_) => self.pongs += 1,
             ServerFrame::Ping(_) => self.send(&ClientFrame::Pong(protocol::native::Pong {})).await?,
             _ => {}
         }
@@ -432,7 +438,7 @@ impl Session {
             }
             75..82 if habit.reads => self.set_unread(&channel, rng.random_range(0..6)).await?,
             82..88 => {
-                let since = if rng.random_bool(0.2) { 0 } else { self.version };
+                let since = if rng.random_bool(0.5) { 0 } else { self.version };
                 self.sync(since, rng.random_range(0..4)).await?;
             }
             88..92 => {
@@ -501,7 +507,7 @@ async fn stay(
     }
     let mut ticks = tokio::time::interval(Duration::from_millis(habit.pace_ms));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut settle_until = None;
+    let (mut settle_until, mut pings) = (None, 0);
     loop {
         let now = phase.borrow().clone();
         match &now {
@@ -519,8 +525,13 @@ async fn stay(
             }
             Phase::Settle(heads) => {
                 let until = *settle_until.get_or_insert_with(|| tokio::time::Instant::now() + SETTLE);
-                if session.was_told(heads, &habit.channels) || tokio::time::Instant::now() >= until {
+                if tokio::time::Instant::now() >= until || session.pongs >= PINGS {
                     return Ok(true);
+                }
+                // What was on its way when the last message was told comes before the second pong.
+                if session.was_told(heads, &habit.channels) && session.pongs == pings {
+                    pings += 1;
+                    session.send(&ClientFrame::Ping(protocol::native::Ping {})).await?;
                 }
             }
         }

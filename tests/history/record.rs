@@ -205,6 +205,10 @@ pub enum What {
         read_to: u64,
         last: u64,
     },
+    /// Changes were not told: the session has to sync.
+    Resync {
+        session: u64,
+    },
     /// The session was waited for until nothing more came.
     Settled {
         session: u64,

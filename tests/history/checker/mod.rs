@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::record::{Answer, Ask, At, Channel, History, Seen, Via, What};
 
+mod client;
 mod delivered;
 mod order;
 mod positions;
@@ -81,6 +82,8 @@ struct Session<'a> {
     delivered: Vec<(At, &'a Channel, &'a [Seen])>,
     gaps: Vec<(At, &'a Channel, u64, u64)>,
     moved: Vec<At>,
+    /// Changes were dropped.
+    must_sync: bool,
     settled: Option<At>,
 }
 
@@ -157,6 +160,7 @@ impl<'a> Model<'a> {
                     model.sessions.entry(*session).or_default().gaps.push((at, channel, *first, *head));
                 }
                 What::Moved { session, .. } => model.sessions.entry(*session).or_default().moved.push(at),
+                What::Resync { session } => model.sessions.entry(*session).or_default().must_sync = true,
                 What::Settled { session } => model.sessions.entry(*session).or_default().settled = Some(at),
                 What::Ended { .. } => {}
             }
@@ -213,6 +217,7 @@ pub fn check(history: &History) -> Vec<Violation> {
         order::check(&model, &mut found);
         delivered::check(&model, &mut found);
         positions::check(&model, &mut found);
+        client::check(&model, &mut found);
         versions::check(&model, &mut found);
     }
     found
