@@ -6,6 +6,10 @@ ci:
 interop seed="1":
     tests/interop/run {{seed}}
 
+# Clients, faults and a checker of what they saw, for as many rounds as wanted; docs/faults.md.
+history rounds="100" seed="1":
+    CHINWAG_HISTORY_ROUNDS={{rounds}} CHINWAG_HISTORY_SEED={{seed}} cargo test --test history every_promise -- --nocapture
+
 # Licences, sources and advisories of dependencies (deny.toml). Not part of `ci`: cargo-deny takes longer to build than the
 # server, and the advisories come from a repository that a build machine may not reach. `cargo install --locked cargo-deny`
 deny:

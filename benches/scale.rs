@@ -161,7 +161,7 @@ fn unread(store: &DurableStore, channel: ChannelNo, last: u64) -> Result<()> {
         for _ in 0..ASKED {
             let wanted = random.next() % (all + 1);
             let started = Instant::now();
-            let (position, count) = store.position_for_unread(channel, &asker, wanted, 0)?;
+            let (position, count, _) = store.position_for_unread(channel, &asker, wanted, 0)?;
             placed.push(micros(started.elapsed()));
             ensure!(
                 count == wanted && all - below[position as usize] == wanted,

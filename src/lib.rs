@@ -12,5 +12,7 @@ pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod metrics;
+#[cfg(feature = "seeded-bugs")]
+pub mod seeded;
 pub mod store;
 pub mod voices;

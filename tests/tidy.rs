@@ -14,10 +14,12 @@ const LARGE: &[(&str, &str)] = &[];
 const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("domain", &[]),
-    ("store", &["clock", "domain"]),
+    // Bugs on purpose, in no build but that of their test.
+    ("seeded", &["clock"]),
+    ("store", &["clock", "domain", "seeded"]),
     ("metrics", &["domain", "store"]),
     ("config", &["domain"]),
-    ("hub", &["clock", "domain", "metrics", "store"]),
+    ("hub", &["clock", "domain", "metrics", "seeded", "store"]),
     ("credentials", &["config", "domain", "hub"]),
     ("voices", &["domain"]),
     ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "voices"]),

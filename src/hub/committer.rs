@@ -286,6 +286,8 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
         }
         commits.clear();
         commits.extend(lot.iter_mut().map(|s| std::mem::take(&mut s.commit)));
+        #[cfg(feature = "seeded-bugs")]
+        swap_two_messages(&mut commits);
         let begun = Instant::now();
         let mut sealed_for = 0;
         let outcome = store.commit(&commits, &mut |versions| {
@@ -328,6 +330,22 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
             }
         }
         lot.clear();
+    }
+}
+
+/// What a sender sent second is stored first.
+#[cfg(feature = "seeded-bugs")]
+fn swap_two_messages(commits: &mut [Commit]) {
+    let mut messages = commits.iter_mut().flat_map(|commit| &mut commit.records).filter_map(|record| match record {
+        Record::Message(message) => Some(message),
+        _ => None,
+    });
+    if let (Some(first), Some(second)) = (messages.next(), messages.next())
+        && (first.channel, &first.from_uid) == (second.channel, &second.from_uid)
+        && crate::seeded::is(crate::seeded::Bug::SwapTwoMessages)
+    {
+        std::mem::swap(&mut first.client_msg_no, &mut second.client_msg_no);
+        std::mem::swap(&mut first.payload, &mut second.payload);
     }
 }
 

@@ -688,6 +688,10 @@ impl Shard {
         let mut delivered = 0;
         let mut to = |at: u32| {
             let Some(slot) = slots.get(at as usize) else { return };
+            #[cfg(feature = "seeded-bugs")]
+            if crate::seeded::now_and_then(crate::seeded::Bug::DropOneDelivery) {
+                return;
+            }
             let copy = if !delivery.has_origin(slot.session) {
                 delivery.clone()
             } else {

@@ -483,6 +483,8 @@ impl Inner {
                 }
             }
         }
+        #[cfg(feature = "seeded-bugs")]
+        let written = seeded_version(written, self.applied.lock().version);
         // Before the mark: whoever reads it knows that the index was told of everything up to it.
         self.search.committed(lot, &written.versions);
         *self.applied.lock() = mark;
@@ -622,6 +624,15 @@ impl Inner {
     }
 }
 
+/// The lot's first change seems to be of the version of the one before.
+#[cfg(feature = "seeded-bugs")]
+fn seeded_version(mut written: log::SealedLot, before: Version) -> log::SealedLot {
+    if crate::seeded::now_and_then(crate::seeded::Bug::ReuseVersion) {
+        written.versions[0] = before;
+    }
+    written
+}
+
 impl Store for DurableStore {
     fn commit(&self, lot: &[Commit], sealed: &mut dyn FnMut(&[Version])) -> Result<Vec<Version>> {
         self.inner.commit(lot, sealed)
@@ -740,7 +751,13 @@ impl Store for DurableStore {
         self.inner.read(|view| view.countable_after(channel, uid, floor))
     }
 
-    fn position_for_unread(&self, channel: ChannelNo, uid: &Uid, unread: u64, floor_min: u64) -> Result<(u64, u64)> {
+    fn position_for_unread(
+        &self,
+        channel: ChannelNo,
+        uid: &Uid,
+        unread: u64,
+        floor_min: u64,
+    ) -> Result<(u64, u64, u64)> {
         self.inner.read(|view| view.position_for_unread(channel, uid, unread, floor_min))
     }
 

@@ -369,18 +369,25 @@ impl Store for MemoryStore {
         Ok((found.countable(uid, floor).count() as u64, found.head()))
     }
 
-    fn position_for_unread(&self, channel: ChannelNo, uid: &Uid, unread: u64, floor_min: u64) -> Result<(u64, u64)> {
+    fn position_for_unread(
+        &self,
+        channel: ChannelNo,
+        uid: &Uid,
+        unread: u64,
+        floor_min: u64,
+    ) -> Result<(u64, u64, u64)> {
         self.count_view(1);
         let state = self.state.read();
-        let Some(found) = state.channels.get(&channel) else { return Ok((floor_min, 0)) };
+        let Some(found) = state.channels.get(&channel) else { return Ok((floor_min, 0, 0)) };
+        let head = found.head();
         if unread == 0 {
-            return Ok((found.head().max(floor_min), 0));
+            return Ok((head.max(floor_min), 0, head));
         }
         let newest: Vec<u64> =
             found.countable(uid, floor_min).take(usize::try_from(unread).unwrap_or(usize::MAX)).collect();
         match newest.last() {
-            Some(oldest) if newest.len() as u64 == unread => Ok((oldest - 1, unread)),
-            _ => Ok((floor_min, newest.len() as u64)),
+            Some(oldest) if newest.len() as u64 == unread => Ok((oldest - 1, unread, head)),
+            _ => Ok((floor_min, newest.len() as u64, head)),
         }
     }
 

@@ -546,8 +546,14 @@ pub trait Store: Send + Sync + 'static {
     /// floor < seq <= head. Returns (count, head it was counted at).
     fn countable_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<(u64, u64)>;
     /// The highest position p >= floor_min such that exactly `unread` messages countable for `uid` follow it, and that
-    /// number; when fewer exist above `floor_min`, `floor_min` and how many there are.
-    fn position_for_unread(&self, channel: ChannelNo, uid: &Uid, unread: u64, floor_min: u64) -> Result<(u64, u64)>;
+    /// number; when fewer exist above `floor_min`, `floor_min` and how many there are. Last the head they were counted at.
+    fn position_for_unread(
+        &self,
+        channel: ChannelNo,
+        uid: &Uid,
+        unread: u64,
+        floor_min: u64,
+    ) -> Result<(u64, u64, u64)>;
     /// The user's own last stored message in the channel. One row at most.
     fn last_own(&self, channel: ChannelNo, uid: &Uid) -> Result<LastOwn>;
 

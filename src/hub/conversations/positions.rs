@@ -21,7 +21,7 @@ pub struct Planned {
     pub unread: u64,
     /// The read position then: messages up to here do not count.
     pub read_seq: u64,
-    /// Head when it was worked out; 0: no message.
+    /// Head that `unread` was counted at; 0: no message.
     pub head_seq: u64,
 }
 
@@ -51,15 +51,11 @@ fn subject(store: &dyn Store, uid: &Uid, key: &ChannelKey) -> Result<Option<Subj
 }
 
 impl Subject {
-    /// Moves the read position to `seq`, when it is not there yet.
-    fn read_to(&self, uid: &Uid, seq: u64, unread: u64) -> Planned {
+    /// Moves the read position to `seq`, when it is not there yet. Behind it unread then, and the head it was
+    /// counted at: above the subject's own when a message came in between.
+    fn read_to(&self, uid: &Uid, seq: u64, (unread, head_seq): (u64, u64)) -> Planned {
         let record = Record::ReadPosition { channel: self.info.channel, uid: uid.clone(), seq };
-        Planned {
-            commit: (seq != self.floor).then(|| record.into()),
-            unread,
-            read_seq: seq,
-            head_seq: self.info.head_seq,
-        }
+        Planned { commit: (seq != self.floor).then(|| record.into()), unread, read_seq: seq, head_seq }
     }
 }
 
@@ -75,11 +71,13 @@ pub fn plan_set_unread(store: &dyn Store, uid: &Uid, key: &ChannelKey, unread: i
     };
     let Some(subject) = subject(store, uid, key)? else { return Ok(Planned::nothing()) };
     if wanted == 0 || is_note_to_self(key) {
-        return Ok(subject.read_to(uid, subject.info.head_seq.max(subject.floor), 0));
+        let head_seq = subject.info.head_seq;
+        return Ok(subject.read_to(uid, head_seq.max(subject.floor), (0, head_seq)));
     }
     let floor_min = subject.state.delete_floor.max(subject.state.join_floor);
-    let (seq, unread) = store.position_for_unread(subject.info.channel, uid, wanted, floor_min).map_err(refuse)?;
-    Ok(subject.read_to(uid, seq, unread))
+    let (seq, unread, head_seq) =
+        store.position_for_unread(subject.info.channel, uid, wanted, floor_min).map_err(refuse)?;
+    Ok(subject.read_to(uid, seq, (unread, head_seq)))
 }
 
 /// Marks as read up to `seq`, at most up to head; never moves backwards ([`plan_set_unread`] does).
@@ -90,8 +88,8 @@ pub fn plan_read(store: &dyn Store, uid: &Uid, key: &ChannelKey, seq: u64) -> Re
     let Some(subject) = subject(store, uid, key)? else { return Ok(Planned::nothing()) };
     let seq = seq.min(subject.info.head_seq).max(subject.floor);
     let (channel, head_seq) = (subject.info.channel, subject.info.head_seq);
-    let (unread, _) = unread_of(store, channel, key, uid, seq, head_seq).map_err(refuse)?;
-    Ok(subject.read_to(uid, seq, unread))
+    let counted = unread_of(store, channel, key, uid, seq, head_seq).map_err(refuse)?;
+    Ok(subject.read_to(uid, seq, counted))
 }
 
 /// clearUnread: everything up to head is read. `message_seq` of the request changes nothing, since all versions of the

@@ -276,6 +276,11 @@ impl Lane {
 
     /// The store's word on whether the front draft's name is stored.
     pub(super) fn found(&mut self, found: Option<Box<Message>>, turn: &mut Turn<'_>) {
+        #[cfg(feature = "seeded-bugs")]
+        let found = found.filter(|message| {
+            !crate::seeded::is(crate::seeded::Bug::ForgetDedupe)
+                || message.message_id.get() > crate::seeded::started_us()
+        });
         let Some(message) = found else {
             self.front_is_new = true;
             return;

@@ -229,7 +229,7 @@ impl Log {
         let chain = layout::chain_after(&self.end.chain, &self.buffer);
         let (from, to) = (u64::from(sealed.position.offset), u64::from(sealed.position.offset) + sealed.bytes);
         let file_bytes = self.pad(to);
-        let written = self.current.file.write_at(&self.buffer, from).and_then(|()| self.current.file.sync());
+        let written = self.current.file.write_at(&self.buffer, from).and_then(|()| self.sync_lot());
         if let Err(source) = written {
             let error = io_error("append lot", &self.current, source);
             self.closed = true;
@@ -241,6 +241,14 @@ impl Log {
         self.file_bytes = file_bytes.max(self.file_bytes);
         self.appended(sealed, chain, to as u32);
         Ok(self.end)
+    }
+
+    fn sync_lot(&self) -> std::io::Result<()> {
+        #[cfg(feature = "seeded-bugs")]
+        if crate::seeded::is(crate::seeded::Bug::SkipFdatasync) {
+            return Ok(());
+        }
+        self.current.file.sync()
     }
 
     fn refuse_oversized(&self, sealed: &SealedLot) -> Result<()> {

@@ -165,15 +165,15 @@ fn counting_follows_the_rules_of_unread() {
         assert_eq!(store.countable_after(channel, &a, floor).expect("reads"), (count, 9), "floor {floor}");
     }
     for (unread, floor_min, expected) in [
-        (0, 0, (9, 0)),
-        (1, 0, (8, 1)),
-        (2, 0, (7, 2)),
-        (3, 0, (2, 3)),
-        (5, 0, (0, 5)),
-        (6, 0, (0, 5)),
-        (5, 2, (2, 3)),
-        (0, 9, (9, 0)),
-        (3, 9, (9, 0)),
+        (0, 0, (9, 0, 9)),
+        (1, 0, (8, 1, 9)),
+        (2, 0, (7, 2, 9)),
+        (3, 0, (2, 3, 9)),
+        (5, 0, (0, 5, 9)),
+        (6, 0, (0, 5, 9)),
+        (5, 2, (2, 3, 9)),
+        (0, 9, (9, 0, 9)),
+        (3, 9, (9, 0, 9)),
     ] {
         let found = store.position_for_unread(channel, &a, unread, floor_min).expect("reads");
         assert_eq!(found, expected, "{unread} above {floor_min}");

@@ -76,6 +76,8 @@ impl View {
                     self.with_user(uid, |user| user.leave(&ctx, version, channel.0, *delete_floor))?;
                 }
             }
+            #[cfg(feature = "seeded-bugs")]
+            Record::ReadPosition { .. } if crate::seeded::now_and_then(crate::seeded::Bug::LoseReadPosition) => {}
             Record::ReadPosition { channel, uid, seq } => {
                 self.with_user(uid, |user| user.read(&ctx, version, channel.0, *seq))?;
             }

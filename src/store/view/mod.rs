@@ -432,10 +432,19 @@ impl View {
         self.with(channel, |state| Ok((state.countable_after(&self.db, uid, floor)?, state.head_seq())))
     }
 
-    pub fn position_for_unread(&self, channel: ChannelNo, uid: &Uid, unread: u64, floor: u64) -> Result<(u64, u64)> {
+    pub fn position_for_unread(
+        &self,
+        channel: ChannelNo,
+        uid: &Uid,
+        unread: u64,
+        floor: u64,
+    ) -> Result<(u64, u64, u64)> {
         self.with(channel, |state| match state.key() {
-            None => Ok((floor, 0)),
-            Some(_) => state.position_for_unread(&self.db, uid, unread, floor),
+            None => Ok((floor, 0, 0)),
+            Some(_) => {
+                let (position, counted) = state.position_for_unread(&self.db, uid, unread, floor)?;
+                Ok((position, counted, state.head_seq()))
+            }
         })
     }
 

@@ -351,6 +351,37 @@ fn clients_that_sync_while_others_write_miss_nothing() {
     }
 }
 
+/// one-unread while others write: the number a change is answered with, and other devices are told, is the count up to the
+/// head it names, so that a device that adds what it is delivered above that head counts nothing twice.
+#[test]
+fn what_is_told_of_a_change_is_counted_up_to_the_head_it_names() {
+    let world = World::new();
+    let key = group("g");
+    world.join(&key, &["alice", "bob"]);
+    world.say(&key, "bob");
+    std::thread::scope(|threads| {
+        let writer = threads.spawn(|| {
+            (0..3_000).for_each(|_| {
+                world.say(&key, "bob");
+            })
+        });
+        let mut seq = 0;
+        while !writer.is_finished() {
+            let plans = [
+                plan_read(&world.store, &uid("alice"), &key, seq),
+                plan_set_unread(&world.store, &uid("alice"), &key, 3),
+                plan_set_unread(&world.store, &uid("alice"), &key, 1_000_000),
+            ];
+            for plan in plans {
+                let Planned { unread, read_seq, head_seq, .. } = plan.expect("a plan");
+                // Every message is bob's, so they are counted by their seqs.
+                assert_eq!(unread, head_seq - read_seq, "above {read_seq} up to {head_seq}");
+                seq = head_seq.saturating_sub(2);
+            }
+        }
+    });
+}
+
 proptest! {
     #[test]
     fn unread_is_the_recount(deeds in prop::collection::vec(deed(), 1..80)) {
