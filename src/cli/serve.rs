@@ -76,8 +76,9 @@ fn banner(config: &Config, app: &App) -> String {
         RootKeySource::Environment => "from CHINWAG_AUTH_ROOT_KEY".into(),
         RootKeySource::StoredHashOnly => format!("the one made earlier; {} was taken away", key_file.display()),
     };
+    let wukong = app.wukong_addr().map(|addr| format!("  wukongim  tcp://{addr}\n")).unwrap_or_default();
     let mut text = format!(
-        "chinwag {}\n  sockets   ws://{}\n  http      http://{} (API described in /openapi.json)\n  data      {}\n  root key  {root_key}\n",
+        "chinwag {}\n  sockets   ws://{}\n{wukong}  http      http://{} (API described in /openapi.json)\n  data      {}\n  root key  {root_key}\n",
         env!("CARGO_PKG_VERSION"),
         app.socket_addr(),
         app.http_addr(),
