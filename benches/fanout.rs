@@ -327,7 +327,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn start(writer: &'a mut Writer, receivers: usize, senders: usize) -> Result<Self> {
         let size = receivers + senders;
-        let mut fleet = Fleet::new(&writer.url, size)?;
+        let mut fleet = Fleet::new(&writer.url, Some("chinwag.v1.msgpack"), size)?;
         let mut watch = Watch::new(size, senders > 0);
         if senders == 0 {
             writer.tell(&[receivers as u32])?;

@@ -33,6 +33,9 @@ const READ_BYTES: usize = 2 * 1024;
 /// How long a client of WuKongIM may take to read why it is refused.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What every request of JSON-RPC has and no native frame.
+const METHOD: &[u8] = b"\"method\"";
+
 /// What is known of how the peer speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spoken {
@@ -271,6 +274,11 @@ fn tongue(
     };
     let (now, tongue) = match Encoding::sniff(first) {
         Sniffed::Unknown if first == b'[' => (Spoken::Foreign, Tongue::JsonRpc),
+        // Native JSON, whose client forgot the subprotocol and is told so in its own words.
+        Sniffed::JsonRpc if !payload.windows(METHOD.len()).any(|window| window == METHOD) => {
+            *spoken = Spoken::Native(Encoding::Json);
+            return Err(CloseReason::UnsupportedProtocol.into());
+        }
         Sniffed::Native(encoding) => (Spoken::Native(encoding), Tongue::Native(encoding)),
         Sniffed::WuKong => (Spoken::Foreign, Tongue::Wukong),
         Sniffed::JsonRpc => (Spoken::Foreign, Tongue::JsonRpc),
