@@ -99,6 +99,7 @@ fn serve(dir: &Path, members: usize) -> Result<()> {
         let mut config = Config { data_dir: dir.to_owned(), shards: 1, ..Config::default() };
         config.listen.socket = "127.0.0.1:0".parse()?;
         config.listen.http = "127.0.0.1:0".parse()?;
+        config.wukong.tcp_listen = None;
         config.limits.connections_max = config.limits.connections_max.max(members + 1_000);
         let app = App::start(config).await?;
         let credentials = Credentials::open(dir)?;
@@ -326,7 +327,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn start(writer: &'a mut Writer, receivers: usize, senders: usize) -> Result<Self> {
         let size = receivers + senders;
-        let mut fleet = Fleet::new(&writer.url, size)?;
+        let mut fleet = Fleet::new(&writer.url, Some("chinwag.v1.msgpack"), size)?;
         let mut watch = Watch::new(size, senders > 0);
         if senders == 0 {
             writer.tell(&[receivers as u32])?;

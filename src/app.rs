@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use crate::clock;
 use crate::config::Config;
 use crate::credentials::{Credentials, RootKeySource};
-use crate::gateway::{Gateway, GatewayLimits};
+use crate::gateway::{self, Doors, Gateway, GatewayLimits};
 use crate::http::{HttpServer, HttpState};
 use crate::hub::committer::{self, CommitLimits};
 use crate::hub::files::{FileLimits, Files};
@@ -158,15 +158,17 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<(RootKeySource, Gateway, HttpServer)> {
         let root_key = credentials.ensure_root(&config.auth, &config.data_dir, hub).await?;
-        let addr = config.listen.socket;
-        let gateway =
-            Gateway::start(addr, config.listen.backlog, hub.clone(), credentials.clone(), gateway_limits(config))
-                .map_err(|error| match error.kind() {
-                    std::io::ErrorKind::AddrInUse => {
-                        anyhow::anyhow!("listen.socket = {addr} is in use by another process")
-                    }
-                    _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
-                })?;
+        let bind = |key: &str, addr| {
+            gateway::bind(addr, config.listen.backlog).map_err(|error| match error.kind() {
+                std::io::ErrorKind::AddrInUse => anyhow::anyhow!("{key} = {addr} is in use by another process"),
+                _ => anyhow::anyhow!("{key} = {addr} cannot be bound: {error}"),
+            })
+        };
+        let doors = Doors {
+            websocket: bind("listen.socket", config.listen.socket)?,
+            wukong_tcp: config.wukong.tcp_listen.map(|addr| bind("wukong.tcp_listen", addr)).transpose()?,
+        };
+        let gateway = Gateway::start(doors, hub.clone(), credentials.clone(), gateway_limits(config))?;
         let state = HttpState::new(hub.clone(), credentials, metrics, config, root_key.clone());
         let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
         Ok((root_key, gateway, http))
@@ -175,6 +177,11 @@ impl App {
     /// Where sockets listen.
     pub fn socket_addr(&self) -> SocketAddr {
         self.gateway.addr()
+    }
+
+    /// Where WuKongIM's clients connect over TCP; `None`: nowhere.
+    pub fn wukong_addr(&self) -> Option<SocketAddr> {
+        self.gateway.wukong_addr()
     }
 
     /// Where the HTTP API listens.
@@ -330,5 +337,7 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
         control_entries_max: (config.outbox.control_bytes_max / 100).max(64),
         rows_max: ROWS_MAX,
         history_max: HISTORY_MAX,
+        wukong_encryption: config.wukong.encryption,
+        wukong_token_auth: config.wukong.token_auth,
     }
 }

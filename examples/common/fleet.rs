@@ -51,13 +51,13 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Room for `size` connections to a `ws://` URL.
+    /// Room for `size` connections to a `ws://` URL, which ask for a subprotocol, or to a `tcp://` one.
     ///
     /// # Errors
     /// The URL is none, or so many descriptors are not to be had.
-    pub fn new(url: &str, size: usize) -> Result<Self> {
+    pub fn new(url: &str, subprotocol: Option<&str>, size: usize) -> Result<Self> {
         raw::raise_descriptor_limit(size)?;
-        let (address, _, _) = raw::parse_ws_url(url)?;
+        let target = Target::new(url, subprotocol)?;
         let poller = Poller::new()?;
         let timer = Timer::new()?;
         poller.add(&timer, TIMER, true, false)?;
@@ -67,8 +67,8 @@ impl Fleet {
             scratch: vec![0; SCRATCH_BYTES],
             ready: Vec::with_capacity(1_024),
             timer,
-            address,
-            target: Target::new(url, "chinwag.v1.msgpack")?,
+            address: target.address(),
+            target,
         })
     }
 
@@ -150,6 +150,9 @@ impl Fleet {
     /// The inner error loses the connection, the outer one ends the run.
     fn serve(&mut self, index: usize, event: Ready, crew: &mut impl Crew) -> Result<Result<()>> {
         let Some(link) = self.links[index].as_mut() else { return Ok(Ok(())) };
+        if event.writable && link.open_stream() {
+            crew.opened(index, link)?;
+        }
         if event.writable
             && let Err(e) = link.flush(&self.poller)
         {

@@ -206,24 +206,35 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes a `ws://` URL and the subprotocol to ask for.
+    /// Takes a `ws://` URL and the subprotocol to ask for, or a `tcp://` one for a stream without an upgrade.
     ///
     /// # Errors
     /// As [`parse_ws_url`].
-    pub fn new(url: &str, subprotocol: &str) -> Result<Self> {
+    pub fn new(url: &str, subprotocol: Option<&str>) -> Result<Self> {
+        if let Some(host) = url.strip_prefix("tcp://") {
+            let (address, _, _) = parse_ws_url(&format!("ws://{host}"))?;
+            return Ok(Self { address, request: Vec::new() });
+        }
         let (address, host, path) = parse_ws_url(url)?;
+        let subprotocol = subprotocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {UPGRADE_KEY}\r\n\
-             Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {UPGRADE_KEY}\r\n{subprotocol}\r\n"
         );
         Ok(Self { address, request: request.into_bytes() })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// A stream without an upgrade.
+    Connecting,
     Upgrading,
     Open,
 }
@@ -282,12 +293,21 @@ impl Link {
         Ok(Self {
             stream,
             token,
-            phase: Phase::Upgrading,
+            phase: if target.request.is_empty() { Phase::Connecting } else { Phase::Upgrading },
             carried: Vec::new(),
             out: target.request.clone(),
             written: 0,
             waits_writable: true,
         })
+    }
+
+    /// Opens a stream that needs no upgrade; `true` the first time it can be written.
+    pub fn open_stream(&mut self) -> bool {
+        let opens = self.phase == Phase::Connecting;
+        if opens {
+            self.phase = Phase::Open;
+        }
+        opens
     }
 
     /// Whether the upgrade is done.

@@ -6,10 +6,12 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use protocol::native::{self, ClientFrame, Durability, Resume, ServerFrame, Synced};
+use protocol::wukong::{Cipher, Reason};
 
 use crate::fleet::Crew;
 use crate::frames::{self, Incoming, MSG_NO_BYTES, SendTemplate};
 use crate::raw::{self, Link};
+use crate::wukong::{Keys, Protocol, Said};
 
 /// Bytes of every message.
 const PAYLOAD: &[u8; 32] = b"one message of an idle session..";
@@ -24,6 +26,8 @@ struct Session {
     heard: usize,
     version: Option<u64>,
     rows: usize,
+    /// Of a session of WuKongIM's.
+    cipher: Option<Box<Cipher>>,
 }
 
 /// What answers to a sync mean now.
@@ -50,6 +54,8 @@ pub struct Crowd {
     written: usize,
     phase: Phase,
     run_tag: u64,
+    /// `None`: native.
+    keys: Option<Keys>,
     /// Own messages acked.
     pub acks: u64,
     /// Messages of others received.
@@ -68,9 +74,11 @@ impl Crowd {
         groups: Vec<String>,
         groups_each: usize,
         group_size: usize,
+        protocol: Protocol,
     ) -> Result<Self> {
-        let mut tag = [0; 8];
+        let (mut tag, mut private) = ([0; 8], [0; 32]);
         getrandom::fill(&mut tag).context("random bytes from the operating system")?;
+        getrandom::fill(&mut private).context("random bytes from the operating system")?;
         Ok(Self {
             sessions: users.iter().map(|_| Session::default()).collect(),
             users,
@@ -85,6 +93,7 @@ impl Crowd {
             written: 0,
             phase: Phase::Present,
             run_tag: u64::from_ne_bytes(tag),
+            keys: (protocol != Protocol::Native).then(|| Keys::new(private, protocol)),
             acks: 0,
             deliveries: 0,
             rows: 0,
@@ -113,6 +122,13 @@ impl Crowd {
     /// It cannot be encoded.
     pub fn say(&mut self, index: usize, link: &mut Link) -> Result<()> {
         let group = &self.groups[index / self.group_size * self.groups_each];
+        if let Some(keys) = &self.keys {
+            let cipher = self.sessions[index].cipher.as_deref();
+            let msg_no = self.msg_no(index, 0);
+            keys.send(cipher, 1, std::str::from_utf8(&msg_no)?, group, PAYLOAD, link.out())?;
+            self.sessions[index].said = true;
+            return Ok(());
+        }
         let template = SendTemplate::new(group, 2, PAYLOAD.len(), Durability::Disk)?;
         template.push(link.out(), 1, &self.msg_no(index, 0), PAYLOAD, &[]);
         self.sessions[index].said = true;
@@ -254,9 +270,50 @@ impl Crowd {
     }
 }
 
+impl Crowd {
+    /// Works off whole packets of WuKongIM's; returns how many bytes they took.
+    fn packets(&mut self, index: usize, link: &mut Link, bytes: &[u8]) -> Result<usize> {
+        let mut used = 0;
+        while let Some((said, length)) = self.keys.as_ref().context("a native run")?.next(&bytes[used..], link.out())? {
+            used += length;
+            let session = &mut self.sessions[index];
+            match said {
+                Said::Open(cipher) => {
+                    session.cipher = cipher.map(Box::new);
+                    session.ready = true;
+                    self.ready += 1;
+                }
+                Said::Ack(ack) => {
+                    ensure!(ack.reason == Reason::SUCCESS, "session {index}: SENDACK says {}", ack.reason.name());
+                    session.acked = true;
+                    self.acks += 1;
+                    self.settle(index);
+                }
+                Said::Recv(recv) => {
+                    let mut payload = Vec::new();
+                    let is_sound = match &session.cipher {
+                        Some(cipher) => cipher.open_recv(&recv, &mut payload).is_ok() && payload == PAYLOAD,
+                        None => *recv.payload == *PAYLOAD,
+                    };
+                    ensure!(is_sound, "session {index}: a RECV does not open");
+                    session.heard += 1;
+                    self.deliveries += 1;
+                    self.settle(index);
+                    self.keys.as_ref().context("a native run")?.recvack(&recv, link.out())?;
+                }
+                Said::Other => {}
+            }
+        }
+        Ok(used)
+    }
+}
+
 impl Crew for Crowd {
     fn opened(&mut self, index: usize, link: &mut Link) -> Result<()> {
         let (uid, token) = &self.users[index];
+        if let Some(keys) = &self.keys {
+            return keys.connect(uid, token, link.out());
+        }
         let resume = match self.sessions[index].version {
             Some(version) if self.phase == Phase::ComingBack => {
                 Some(Resume { version, msg_count: 1, ..Resume::default() })
@@ -267,6 +324,9 @@ impl Crew for Crowd {
     }
 
     fn input(&mut self, index: usize, link: &mut Link, bytes: &[u8]) -> Result<usize> {
+        if self.keys.is_some() {
+            return self.packets(index, link, bytes);
+        }
         let mut used = 0;
         while let Some((frame, tail)) = raw::split_frame(&bytes[used..])? {
             used = bytes.len() - tail.len();

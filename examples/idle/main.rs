@@ -19,6 +19,8 @@ mod msgpack;
 mod procfs;
 #[path = "../common/raw.rs"]
 mod raw;
+#[path = "../common/wukong.rs"]
+mod wukong;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -33,14 +35,18 @@ use fleet::{Fleet, TURN_MAX};
 use indicatif::ProgressBar;
 use procfs::Process;
 use serde::Serialize;
+use wukong::Protocol;
 
 /// Idle connections: memory of each, CPU of a connect, and the storm after a cut.
 #[derive(Debug, Parser)]
 #[command(name = "idle", version)]
 struct Args {
-    /// Where the server's sockets listen.
-    #[arg(long, default_value = "ws://127.0.0.1:5200")]
-    server: String,
+    /// What is spoken.
+    #[arg(long, value_enum, default_value_t = Protocol::Native)]
+    protocol: Protocol,
+    /// Where the server's sockets listen; ws://127.0.0.1:5200, for wukong-tcp tcp://127.0.0.1:5100, when left out.
+    #[arg(long)]
+    server: Option<String>,
     /// Where the server's HTTP listens.
     #[arg(long, default_value = "http://127.0.0.1:5001")]
     http: String,
@@ -174,6 +180,7 @@ fn token(key: &str, uid: &str) -> String {
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     ensure!(args.connections > 0 && args.group_size > 0 && args.connecting > 0, "nothing to do");
+    ensure!(args.protocol == Protocol::Native || !args.storm, "--storm asks native syncs");
     let key = backend::need_root_key(&args.data_dir)?;
     let prefix = match &args.prefix {
         Some(prefix) => prefix.clone(),
@@ -216,9 +223,10 @@ fn run(
     let limit = Duration::try_from_secs_f64(args.limit).context("--limit")?;
     let cpu = || watched.map(Process::cpu).transpose();
     let rss = || watched.map(Process::rss).transpose();
-    let mut fleet = Fleet::new(&args.server, sessions + 1)?;
+    let url = args.server.as_deref().unwrap_or(args.protocol.default_url());
+    let mut fleet = Fleet::new(url, args.protocol.subprotocol(), sessions + 1)?;
     let groups = plan.groups.iter().map(|group| group.channel_id.clone()).collect();
-    let mut crowd = Crowd::new(users, groups, groups_each, args.group_size)?;
+    let mut crowd = Crowd::new(users, groups, groups_each, args.group_size, args.protocol)?;
     let bar = ProgressBar::new(sessions as u64);
 
     let empty = rss()?;

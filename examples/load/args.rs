@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::wukong::Protocol;
+
 /// A load generator: sends, receives and verifies every message.
 ///
 /// Open loop with --rate, closed loop with --in-flight. Latencies count from the moment a message was meant to be sent,
@@ -11,9 +13,18 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Clone, Parser)]
 #[command(name = "load", version)]
 pub struct Args {
-    /// Where the server's sockets listen.
-    #[arg(long, default_value = "ws://127.0.0.1:5200")]
-    pub server: String,
+    /// What is spoken.
+    #[arg(long, value_enum, default_value_t = Protocol::Native)]
+    pub protocol: Protocol,
+    /// Where the server's sockets listen; ws://127.0.0.1:5200, for wukong-tcp tcp://127.0.0.1:5100, when left out.
+    #[arg(long)]
+    pub server: Option<String>,
+    /// WuKongIM's packets: decrypt and compare every so many deliveries; of the others names and order are checked.
+    #[arg(long, default_value_t = 1)]
+    pub open_every: u64,
+    /// WuKongIM's packets: do not acknowledge each delivery, which its SDKs do.
+    #[arg(long)]
+    pub no_recvack: bool,
     /// Where the server's HTTP listens: users, tokens and channels are made through it.
     #[arg(long, default_value = "http://127.0.0.1:5001")]
     pub http: String,

@@ -24,6 +24,8 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod world;
+#[path = "../common/wukong.rs"]
+mod wukong;
 
 use std::process::ExitCode;
 

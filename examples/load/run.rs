@@ -4,16 +4,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 
 use crate::args::Args;
 use crate::fleet::{Fleet, TURN_MAX};
 use crate::plan::Plan;
 use crate::procfs::Process;
-use crate::raw;
 use crate::report::{Mark, Report};
 use crate::world::{World, ns};
+use crate::wukong::Protocol;
 
 /// Shortest pause of the open loop: what falls due within it goes out together.
 const PACE_MIN: Duration = Duration::from_micros(30);
@@ -50,7 +50,9 @@ pub fn run(args: &Args, plan: Plan, key: &str) -> Result<Report> {
     let total = plan.connections();
     let (prefix, seed) = (plan.prefix.clone(), plan.seed);
     let reading = plan.senders + plan.receivers;
-    let mut fleet = Fleet::new(&args.server, total)?;
+    ensure!(args.protocol == Protocol::Native || !args.read_back, "--read-back asks native history");
+    let url = args.server.as_deref().unwrap_or(args.protocol.default_url());
+    let mut fleet = Fleet::new(url, args.protocol.subprotocol(), total)?;
     let mut world = World::new(args, plan, key)?;
     let bar = ProgressBar::new_spinner();
     let limit = Duration::from_secs(30 + total as u64 / CONNECTS_PER_SECOND_MIN);
@@ -207,7 +209,7 @@ impl Runner<'_> {
             self.pinged_ns = now;
             for index in 0..self.world.reading() {
                 if let Some(link) = self.fleet.link(index) {
-                    raw::push_frame(link.out(), 9, b"");
+                    self.world.ping(link)?;
                     self.fleet.flush(index, &mut self.world)?;
                 }
             }

@@ -22,6 +22,8 @@ use crate::payload::{Named, Payloads};
 use crate::plan::{CHANNEL_DIGITS, GROUP, Plan};
 use crate::raw::{self, Frame, Link};
 
+mod wukong;
+
 /// The default client's receipts: at most one per channel in this time.
 const RECEIPT_NS: u64 = 1_000_000_000;
 /// Frames of a channel kept for comparing.
@@ -135,6 +137,8 @@ struct Conn {
     sender: Option<Sender>,
     queued: bool,
     refused: u64,
+    /// Of a session of WuKongIM's that encrypts.
+    cipher: Option<Box<protocol::wukong::Cipher>>,
 }
 
 /// A frame that was checked once.
@@ -200,6 +204,8 @@ pub struct World {
     pub heartbeat_s: u32,
     /// Messages compared by reading back.
     pub read_back: u64,
+    /// `None`: native.
+    speech: Option<wukong::Speech>,
 }
 
 fn histogram() -> Result<Histogram<u64>> {
@@ -227,6 +233,7 @@ impl World {
                 sender: (i < senders).then(|| Sender { first: 1, ..Sender::default() }),
                 queued: false,
                 refused: 0,
+                cipher: None,
             })
             .collect();
         let mut channels = Vec::with_capacity(plan.channels.len());
@@ -281,6 +288,7 @@ impl World {
             queued: Vec::new(),
             heartbeat_s: u32::MAX,
             read_back: 0,
+            speech: wukong::Speech::new(args)?,
             plan,
         })
     }
@@ -323,17 +331,22 @@ impl World {
         };
         let at = (sender.turn + offset) % seats;
         sender.turn = (at + 1) % seats;
-        let channel = &self.channels[conn.seats[at].channel as usize];
+        let channel_at = conn.seats[at].channel;
+        let channel = &self.channels[channel_at as usize];
         let client_seq = sender.first + sender.slots.len() as u64;
         let client_seq = u32::try_from(client_seq).context("too many messages on one connection")?;
         sender.slots.push_back(Slot { intended_ns, seat: at as u32, done: false });
         sender.in_flight += 1;
         let named = Named { intended_ns, sender: index as u32, counter: client_seq };
-        let msg_no = msg_no(self.run_tag, named);
-        channel.template.push(link.out(), client_seq, &msg_no, &self.payloads.head(named), self.payloads.body(named));
+        self.expected += channel.readers;
+        if self.speech.is_some() {
+            self.say_send(channel_at, named, link)?;
+        } else {
+            let (msg_no, payloads) = (msg_no(self.run_tag, named), &self.payloads);
+            channel.template.push(link.out(), client_seq, &msg_no, &payloads.head(named), payloads.body(named));
+        }
         ensure!(link.backlog() < BACKLOG_BYTES_MAX, "the server has stopped reading connection {index}");
         self.counts.sent += 1;
-        self.expected += channel.readers;
         self.queue(index);
         Ok(())
     }
@@ -495,6 +508,20 @@ impl World {
 
     /// One received message, live (`fill` false) or by history. Tells when it was meant to be sent, if it counts.
     fn item(&mut self, conn: usize, seat: usize, seq: u64, payload: &[u8], now: u64, live: bool) -> Option<u64> {
+        let named = self.payloads.check(payload);
+        self.arrived(conn, seat, seq, named, now, live)
+    }
+
+    /// As [`World::item`], of a payload that was checked: `None` for one with other bytes.
+    fn arrived(
+        &mut self,
+        conn: usize,
+        seat: usize,
+        seq: u64,
+        named: Option<Named>,
+        now: u64,
+        live: bool,
+    ) -> Option<u64> {
         let channel = self.conns[conn].seats[seat].channel;
         let books = &mut self.conns[conn].seats[seat];
         if live {
@@ -515,7 +542,7 @@ impl World {
             }
             books.last = seq;
         }
-        let Some(named) = self.payloads.check(payload) else {
+        let Some(named) = named else {
             self.faults.corrupt += 1;
             let id = &self.plan.channels[channel as usize].id;
             self.faults.tell(format!("{id}: seq {seq} came to connection {conn} with other bytes"));
@@ -813,12 +840,18 @@ impl World {
 
 impl Crew for World {
     fn opened(&mut self, index: usize, link: &mut Link) -> Result<()> {
+        if self.speech.is_some() {
+            return self.say_connect(index, link);
+        }
         frames::push(link.out(), &frames::connect(&self.plan.users[index], &self.tokens[index], "load", None))
     }
 
     fn input(&mut self, index: usize, link: &mut Link, bytes: &[u8]) -> Result<usize> {
         let now = self.clock();
         self.counts.reads += 1;
+        if self.speech.is_some() {
+            return self.packets(index, link, bytes, now);
+        }
         let mut used = 0;
         while used < bytes.len() {
             let rest = &bytes[used..];

@@ -74,11 +74,13 @@ pub enum CloseReason {
     TooManyConnections,
     /// The first byte or the subprotocol names a protocol that is not offered.
     UnsupportedProtocol,
+    /// Another device of the same kind connected, and the user has one of that kind at a time.
+    OtherDevice,
 }
 
 impl CloseReason {
     /// Every reason, in the order of `docs/wire.md`.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Normal,
         Self::ProtocolError,
         Self::NotUtf8,
@@ -95,6 +97,7 @@ impl CloseReason {
         Self::Slow,
         Self::TooManyConnections,
         Self::UnsupportedProtocol,
+        Self::OtherDevice,
     ];
 
     /// The number in the WebSocket close frame and in the `closing` frame.
@@ -117,6 +120,7 @@ impl CloseReason {
             Self::Slow => 4007,
             Self::TooManyConnections => 4008,
             Self::UnsupportedProtocol => 4009,
+            Self::OtherDevice => 4010,
         }
     }
 
@@ -140,6 +144,7 @@ impl CloseReason {
             Self::Slow => "slow",
             Self::TooManyConnections => "too_many_connections",
             Self::UnsupportedProtocol => "unsupported_protocol",
+            Self::OtherDevice => "other_device",
         }
     }
 
@@ -163,6 +168,7 @@ impl CloseReason {
             Self::Slow => "the client reads too slowly, even for gap notices",
             Self::TooManyConnections => "the user or the server has as many connections as are allowed",
             Self::UnsupportedProtocol => "the first byte or the subprotocol names a protocol that is not offered",
+            Self::OtherDevice => "another device of this kind connected, and the user has one at a time",
         }
     }
 
@@ -177,7 +183,8 @@ impl CloseReason {
             | Self::ConnectExpected
             | Self::SameDevice
             | Self::KickedByAdmin
-            | Self::UnsupportedProtocol => Reconnect::Never,
+            | Self::UnsupportedProtocol
+            | Self::OtherDevice => Reconnect::Never,
             Self::BadCredential | Self::CredentialExpired => Reconnect::AfterRefresh,
             Self::Internal | Self::Slow | Self::TooManyConnections => Reconnect::WithBackoff,
             Self::Draining | Self::IdleTimeout | Self::ConnectTimeout => Reconnect::Now,

@@ -28,6 +28,9 @@ pub(super) fn run(loaded: Loaded) -> Result<Exit, Failure> {
 async fn serve(config: Config) -> Result<Exit, Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    for open in config.wukong.warnings() {
+        tracing::warn!("{open}");
+    }
     // seam: everything of a server is behind these four verbs.
     let app = App::start(config.clone()).await.map_err(|e| Failure::new(Exit::Start, format_args!("{e:#}")))?;
     print_banner(&banner(&config, &app));
@@ -73,8 +76,9 @@ fn banner(config: &Config, app: &App) -> String {
         RootKeySource::Environment => "from CHINWAG_AUTH_ROOT_KEY".into(),
         RootKeySource::StoredHashOnly => format!("the one made earlier; {} was taken away", key_file.display()),
     };
+    let wukong = app.wukong_addr().map(|addr| format!("  wukongim  tcp://{addr}\n")).unwrap_or_default();
     let mut text = format!(
-        "chinwag {}\n  sockets   ws://{}\n  http      http://{} (API described in /openapi.json)\n  data      {}\n  root key  {root_key}\n",
+        "chinwag {}\n  sockets   ws://{}\n{wukong}  http      http://{} (API described in /openapi.json)\n  data      {}\n  root key  {root_key}\n",
         env!("CARGO_PKG_VERSION"),
         app.socket_addr(),
         app.http_addr(),

@@ -3,34 +3,58 @@
 //! A short task of its own, so that its buffers are no part of the long-lived connection's.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use protocol::close::CloseReason;
-use protocol::ids::{DeviceFlag, DeviceId, Uid};
+use protocol::ids::{DeviceFlag, DeviceId, Uid, Version};
 use protocol::native::{ClientFrame, Connect, Encoding, ServerFrame, Sniffed, decode_client};
+use protocol::wukong::{Cutter, Packet, RawPacket, Version as WukongVersion, decode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::connection::Connection;
+use super::connection::{Connection, Speaker};
 use super::native::{self, SyncAsked, Viewer, bad_id};
+use super::seat::Seat;
 use super::websocket::handshake::{HEAD_BYTES_MAX, Handshake, read_request};
-use super::websocket::{Event, FrameReader, ReadLimits};
-use super::{Context, Stage};
+use super::websocket::{Event, FrameReader, ReadLimits, close_frame};
+use super::wire::Wire;
+use super::wukong::connect::CONNECT_BYTES_MAX;
+use super::{Context, Door, Stage, jsonrpc, wukong};
 use crate::clock;
 use crate::domain::identity::Identity;
 use crate::domain::refusal::Refusal;
 use crate::hub::outbox::Control;
-use crate::hub::sessions::SessionPlace;
+use crate::hub::sessions::{Device, SessionPlace};
 use crate::voices;
 
 /// Bytes of one read before there is a session.
 const READ_BYTES: usize = 2 * 1024;
 
+/// How long a client of WuKongIM may take to read why it is refused.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What every request of JSON-RPC has and no native frame.
+const METHOD: &[u8] = b"\"method\"";
+
+/// What is known of how the peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    /// Nothing yet.
+    Unknown,
+    /// Native frames.
+    Native(Encoding),
+    /// WuKongIM's packets or JSON-RPC, which have no word for most closes.
+    Foreign,
+}
+
 /// Why a socket did not become a session.
 enum Fault {
     /// The peer hung up, or was told all it can be told.
     Over,
-    /// It is told this reason in the encoding it speaks, if it is known.
-    Close(CloseReason, Option<Encoding>, Option<Refusal>),
+    /// It is told this reason as it speaks, if that is known.
+    Close(CloseReason, Option<Refusal>),
+    /// These are the last bytes, and it is given time to read them.
+    Told(Vec<u8>),
 }
 
 impl From<std::io::Error> for Fault {
@@ -39,56 +63,94 @@ impl From<std::io::Error> for Fault {
     }
 }
 
+impl From<CloseReason> for Fault {
+    fn from(reason: CloseReason) -> Self {
+        Self::Close(reason, None)
+    }
+}
+
 /// Takes a socket through the handshake. `None`: it is closed.
-pub(super) async fn open(context: &Rc<Context>, mut stream: TcpStream) -> Option<Connection> {
+pub(super) async fn open(context: &Rc<Context>, mut stream: TcpStream, door: Door) -> Option<Connection> {
     let _ = stream.set_nodelay(true);
     let socket = socket2::SockRef::from(&stream);
     // Without it a reader that stalls hides behind megabytes of send buffer.
     let _ = socket.set_tcp_notsent_lowat(context.limits.not_sent_low_water_bytes);
-    let mut encoding = None;
+    let mut spoken = if door == Door::Stream { Spoken::Foreign } else { Spoken::Unknown };
     let timeout = context.limits.connect_timeout;
+    let begin = async {
+        match door {
+            Door::WebSocket => upgrade(context, &mut stream, &mut spoken).await,
+            Door::Stream => greet(context, &mut stream).await,
+        }
+    };
     let outcome = tokio::select! {
         biased;
-        outcome = tokio::time::timeout(timeout, upgrade(context, &mut stream, &mut encoding)) => Some(outcome),
+        outcome = tokio::time::timeout(timeout, begin) => Some(outcome),
         () = context.front.reached(Stage::Closing) => None,
     };
     let fault = match outcome {
-        Some(Ok(Ok(opened))) => return Some(install(context, stream, opened)),
+        Some(Ok(Ok(opened))) => return Some(install(context, stream, door, opened)),
         Some(Ok(Err(fault))) => fault,
-        Some(Err(_)) => Fault::Close(CloseReason::ConnectTimeout, encoding, None),
-        None => Fault::Close(CloseReason::Draining, encoding, None),
+        Some(Err(_)) => Fault::Close(CloseReason::ConnectTimeout, None),
+        None => Fault::Close(CloseReason::Draining, None),
     };
-    if let Fault::Close(reason, encoding, refusal) = fault {
-        let encoding = encoding.unwrap_or(Encoding::MessagePack);
-        let mut last = Vec::new();
-        if let Some(refusal) = refusal {
-            context.hub.metrics().refused(refusal.code());
-            last.extend_from_slice(&native::frame(encoding, &ServerFrame::Refused(native::refused(None, &refusal))));
+    match fault {
+        Fault::Over => {}
+        Fault::Close(reason, refusal) => {
+            let last = last_words(context, door, spoken, reason, refusal);
+            let farewell = async {
+                stream.write_all(&last).await?;
+                stream.shutdown().await
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
         }
-        last.extend_from_slice(&native::closing(encoding, reason));
-        let farewell = async {
-            stream.write_all(&last).await?;
-            stream.shutdown().await
-        };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), farewell).await;
+        Fault::Told(last) => {
+            let farewell = async {
+                stream.write_all(&last).await?;
+                stream.shutdown().await?;
+                // Until the client hangs up: what it wrote and nobody read would make the kernel throw the answer away.
+                let mut unread = [0; 512];
+                while stream.read(&mut unread).await? > 0 {}
+                Ok::<(), std::io::Error>(())
+            };
+            let _ = tokio::time::timeout(LINGER, farewell).await;
+        }
     }
     None
+}
+
+/// What a peer is told that never had a session.
+fn last_words(context: &Context, door: Door, spoken: Spoken, reason: CloseReason, refusal: Option<Refusal>) -> Vec<u8> {
+    if let Some(refusal) = &refusal {
+        context.hub.metrics().refused(refusal.code());
+    }
+    let encoding = match (door, spoken) {
+        (Door::Stream, _) => return Vec::new(),
+        (Door::WebSocket, Spoken::Foreign) => return close_frame(reason.number(), reason.text()).to_vec(),
+        (Door::WebSocket, Spoken::Native(encoding)) => encoding,
+        (Door::WebSocket, Spoken::Unknown) => Encoding::MessagePack,
+    };
+    let mut last = Vec::new();
+    if let Some(refusal) = refusal {
+        last.extend_from_slice(&native::frame(encoding, &ServerFrame::Refused(native::refused(None, &refusal))));
+    }
+    last.extend_from_slice(&native::closing(encoding, reason));
+    last
 }
 
 /// What the handshake leaves for the connection.
 struct Opened {
     entered: Entered,
-    uid: Uid,
-    encoding: Encoding,
-    connected: bytes::Bytes,
+    wire: Wire,
+    speaker: Speaker,
+    /// The first bytes it is sent.
+    first: bytes::Bytes,
+    /// What came behind its first message.
     reader: FrameReader,
 }
 
-async fn upgrade(
-    context: &Rc<Context>,
-    stream: &mut TcpStream,
-    encoding: &mut Option<Encoding>,
-) -> Result<Opened, Fault> {
+/// A WebSocket: upgrade, then a first message that says what is spoken.
+async fn upgrade(context: &Rc<Context>, stream: &mut TcpStream, spoken: &mut Spoken) -> Result<Opened, Fault> {
     let mut bytes = Vec::with_capacity(READ_BYTES);
     let upgrade = loop {
         if read_some(stream, &mut bytes, HEAD_BYTES_MAX + READ_BYTES).await? == 0 {
@@ -104,35 +166,29 @@ async fn upgrade(
             }
         }
     };
-    *encoding = upgrade.encoding;
-    if context.front.connections() > context.limits.connections_max {
-        stream.write_all(&upgrade.response).await?;
-        return Err(Fault::Close(CloseReason::TooManyConnections, *encoding, None));
-    }
+    *spoken = upgrade.encoding.map_or(Spoken::Unknown, Spoken::Native);
     stream.write_all(&upgrade.response).await?;
+    if context.front.connections() > context.limits.connections_max {
+        return Err(CloseReason::TooManyConnections.into());
+    }
     bytes.drain(..upgrade.consumed);
     let limits = ReadLimits { message_bytes_max: context.limits.frame_bytes_max };
     let mut reader = FrameReader::new();
+    let mut cutter = Cutter::new(CONNECT_BYTES_MAX);
     loop {
         let mut at = 0;
         while at < bytes.len() {
-            let (used, event) = reader
-                .next(&mut bytes[at..], &limits)
-                .map_err(|violation| Fault::Close(violation.reason, *encoding, None))?;
+            let (used, event) = reader.next(&mut bytes[at..], &limits).map_err(|violation| violation.reason)?;
             at += used;
             let opened = match event {
                 None => break,
                 Some(Event::Message { text, payload }) => {
-                    let spoken = spoken(*encoding, text, &payload)?;
-                    *encoding = Some(spoken);
-                    match decode_client(spoken, &payload) {
-                        Ok(ClientFrame::Connect(connect)) => Some(session(context, spoken, &connect).await?),
-                        Ok(_) => return Err(Fault::Close(CloseReason::ConnectExpected, *encoding, None)),
-                        Err(error) => {
-                            let reason = error.close_reason().unwrap_or(CloseReason::ConnectExpected);
-                            let refusal = Refusal::invalid("connect", &error);
-                            return Err(Fault::Close(reason, *encoding, Some(refusal)));
-                        }
+                    let tongue = tongue(*spoken, upgrade.encoding, text, &payload, spoken)?;
+                    match tongue {
+                        Tongue::Silence => None,
+                        Tongue::Native(encoding) => Some(native_session(context, encoding, &payload).await?),
+                        Tongue::Wukong => wukong_session(context, true, &mut cutter, &payload).await?,
+                        Tongue::JsonRpc => Some(jsonrpc_session(context, &payload).await?),
                     }
                 }
                 Some(Event::Ping(payload)) => {
@@ -141,17 +197,35 @@ async fn upgrade(
                     None
                 }
                 Some(Event::Pong(_)) => None,
-                Some(Event::Close { .. }) => return Err(Fault::Close(CloseReason::Normal, *encoding, None)),
+                Some(Event::Close { .. }) => return Err(CloseReason::Normal.into()),
             };
-            if let Some((entered, uid, spoken, connected)) = opened {
-                // What the client sent behind its connect is read by the connection.
+            if let Some(opened) = opened {
+                // What the client sent behind its first message is read by the connection.
                 reader.park(&bytes[at..]);
-                return Ok(Opened { entered, uid, encoding: spoken, connected, reader });
+                return Ok(Opened { reader, ..opened });
             }
         }
         bytes.clear();
         if read_some(stream, &mut bytes, READ_BYTES).await? == 0 {
             return Err(Fault::Over);
+        }
+    }
+}
+
+/// A stream without frames: CONNECT is its first packet.
+async fn greet(context: &Rc<Context>, stream: &mut TcpStream) -> Result<Opened, Fault> {
+    if context.front.connections() > context.limits.connections_max {
+        return Err(CloseReason::TooManyConnections.into());
+    }
+    let mut bytes = Vec::with_capacity(READ_BYTES);
+    let mut cutter = Cutter::new(CONNECT_BYTES_MAX);
+    loop {
+        bytes.clear();
+        if read_some(stream, &mut bytes, READ_BYTES).await? == 0 {
+            return Err(Fault::Over);
+        }
+        if let Some(opened) = wukong_session(context, false, &mut cutter, &bytes).await? {
+            return Ok(opened);
         }
     }
 }
@@ -164,29 +238,134 @@ async fn read_some(stream: &mut TcpStream, bytes: &mut Vec<u8>, bytes_max: usize
     stream.read_buf(bytes).await
 }
 
-/// The encoding of the first message: the subprotocol's, else what its first byte says.
-fn spoken(named: Option<Encoding>, text: bool, payload: &[u8]) -> Result<Encoding, Fault> {
-    let sniffed = match named {
-        Some(encoding) => Sniffed::Native(encoding),
-        None => Encoding::sniff(payload.first().copied().unwrap_or(0)),
+/// What a first message speaks.
+enum Tongue {
+    /// It is empty.
+    Silence,
+    /// Native frames.
+    Native(Encoding),
+    /// A piece of WuKongIM's packets.
+    Wukong,
+    /// WuKongIM's JSON-RPC.
+    JsonRpc,
+}
+
+/// What is spoken: the subprotocol's encoding, else what the first byte says, whatever the opcode (wukongim-wire.md 7).
+fn tongue(
+    known: Spoken,
+    named: Option<Encoding>,
+    text: bool,
+    payload: &[u8],
+    spoken: &mut Spoken,
+) -> Result<Tongue, Fault> {
+    if let Some(encoding) = named {
+        return if encoding.is_text() == text {
+            Ok(Tongue::Native(encoding))
+        } else {
+            Err(CloseReason::ProtocolError.into())
+        };
+    }
+    if known == Spoken::Foreign {
+        // CONNECT goes on in this message.
+        return Ok(Tongue::Wukong);
+    }
+    let Some(first) = payload.iter().copied().find(|byte| !byte.is_ascii_whitespace()) else {
+        return Ok(Tongue::Silence);
     };
-    match sniffed {
-        Sniffed::Native(encoding) if encoding.is_text() == text => Ok(encoding),
-        Sniffed::Native(encoding) => Err(Fault::Close(CloseReason::ProtocolError, Some(encoding), None)),
-        Sniffed::WuKong | Sniffed::JsonRpc | Sniffed::Unknown => {
-            let encoding = if text { Encoding::Json } else { Encoding::MessagePack };
-            Err(Fault::Close(CloseReason::UnsupportedProtocol, Some(encoding), None))
+    let (now, tongue) = match Encoding::sniff(first) {
+        Sniffed::Unknown if first == b'[' => (Spoken::Foreign, Tongue::JsonRpc),
+        // Native JSON, whose client forgot the subprotocol and is told so in its own words.
+        Sniffed::JsonRpc if !payload.windows(METHOD.len()).any(|window| window == METHOD) => {
+            *spoken = Spoken::Native(Encoding::Json);
+            return Err(CloseReason::UnsupportedProtocol.into());
+        }
+        Sniffed::Native(encoding) => (Spoken::Native(encoding), Tongue::Native(encoding)),
+        Sniffed::WuKong => (Spoken::Foreign, Tongue::Wukong),
+        Sniffed::JsonRpc => (Spoken::Foreign, Tongue::JsonRpc),
+        Sniffed::Unknown => {
+            *spoken = Spoken::Native(if text { Encoding::Json } else { Encoding::MessagePack });
+            return Err(CloseReason::UnsupportedProtocol.into());
+        }
+    };
+    *spoken = now;
+    match tongue {
+        Tongue::Native(encoding) if encoding.is_text() != text => Err(CloseReason::ProtocolError.into()),
+        tongue => Ok(tongue),
+    }
+}
+
+/// A native session from its first message.
+async fn native_session(context: &Rc<Context>, encoding: Encoding, payload: &[u8]) -> Result<Opened, Fault> {
+    match decode_client(encoding, payload) {
+        Ok(ClientFrame::Connect(connect)) => session(context, encoding, &connect).await,
+        Ok(_) => Err(CloseReason::ConnectExpected.into()),
+        Err(error) => {
+            let reason = error.close_reason().unwrap_or(CloseReason::ConnectExpected);
+            Err(Fault::Close(reason, Some(Refusal::invalid("connect", &error))))
         }
     }
 }
 
-type Session = (Entered, Uid, Encoding, bytes::Bytes);
+/// A WKProto session from the next piece of its stream; `None`: CONNECT is not whole.
+async fn wukong_session(
+    context: &Rc<Context>,
+    framed: bool,
+    cutter: &mut Cutter,
+    mut piece: &[u8],
+) -> Result<Option<Opened>, Fault> {
+    let raw: RawPacket<'_> = match cutter.next(&mut piece) {
+        Ok(Some(raw)) => raw,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(error.close_reason().into()),
+    };
+    let connect = match decode(WukongVersion::LATEST, &raw) {
+        Ok(Packet::Connect(connect)) => connect,
+        Ok(_) => return Err(CloseReason::ConnectExpected.into()),
+        Err(error) => return Err(error.close_reason().into()),
+    };
+    let opened = wukong::connect::open(context, framed, &connect).await.map_err(|refused| match refused {
+        wukong::connect::Refused::Told(last) => Fault::Told(last),
+        wukong::connect::Refused::Closed(reason) => reason.into(),
+    })?;
+    let wukong::connect::Opened { admitted, session, answer } = opened;
+    let seat = Seat { place: admitted.entered.place, uid: admitted.uid };
+    let session = Rc::new(session);
+    let body_bytes_max = context.limits.frame_bytes_max;
+    Ok(Some(Opened {
+        entered: admitted.entered,
+        wire: Wire::Wukong(session.clone()),
+        speaker: Speaker::Wukong(wukong::Intake::new(seat, session, piece.to_vec(), body_bytes_max)),
+        first: answer.into(),
+        reader: FrameReader::new(),
+    }))
+}
+
+/// A JSON-RPC session from its first message.
+async fn jsonrpc_session(context: &Rc<Context>, payload: &[u8]) -> Result<Opened, Fault> {
+    let opened = jsonrpc::open(context, payload).await.map_err(|(told, reason)| match told {
+        Some(mut last) => {
+            last.extend_from_slice(&close_frame(reason.number(), reason.text()));
+            Fault::Told(last)
+        }
+        None => reason.into(),
+    })?;
+    let jsonrpc::Opened { admitted, answer } = opened;
+    let seat = Seat { place: admitted.entered.place, uid: admitted.uid };
+    let session = Rc::new(jsonrpc::Session::default());
+    Ok(Opened {
+        entered: admitted.entered,
+        wire: Wire::JsonRpc(session.clone()),
+        speaker: Speaker::JsonRpc(jsonrpc::Intake::new(seat, session)),
+        first: answer.into(),
+        reader: FrameReader::new(),
+    })
+}
 
 /// A session that is registered and has no connection yet. Takes it out again unless it gets one: the handshake may run
 /// out of time, or fail, at any point behind the registration.
-struct Entered {
+pub(super) struct Entered {
     context: Rc<Context>,
-    place: SessionPlace,
+    pub place: SessionPlace,
     kept: bool,
 }
 
@@ -201,12 +380,37 @@ impl Drop for Entered {
     }
 }
 
-/// Proves the credential, registers the session and makes its first frame.
-async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_>) -> Result<Session, Fault> {
-    let fault = |refusal: Refusal| {
-        let reason = voices::of(&refusal).close;
-        Fault::Close(reason, Some(encoding), Some(refusal))
+/// Registers a session and puts it into its user's groups. Returns it and the version its stream begins behind.
+///
+/// # Errors
+/// `Draining`, `TooMany` sessions, the store.
+pub(super) async fn join(context: &Rc<Context>, uid: &Uid, device: &Device) -> Result<(Entered, Version), Refusal> {
+    if context.hub.shared().is_draining() {
+        return Err(Refusal::Draining { retry_after_ms: 1_000 });
+    }
+    // Registered first, so that every change from now on finds the session; its groups are read behind that.
+    let entered = {
+        let mut shard = context.shard.borrow_mut();
+        shard.set_clock(clock::now_ms());
+        let entered = shard.enter(uid.clone(), device);
+        shard.finish_turn();
+        entered
     };
+    let (place, first) = entered?;
+    let entered = Entered { context: context.clone(), place, kept: false };
+    let (groups, read_at) = context.hub.groups_of(uid).await?;
+    let begun = {
+        let mut shard = context.shard.borrow_mut();
+        let begun = shard.begin(&place, groups, read_at, first);
+        shard.finish_turn();
+        begun
+    };
+    Ok((entered, begun.ok_or(Refusal::Internal)?))
+}
+
+/// Proves the credential of a native client, registers the session and makes its first frame.
+async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_>) -> Result<Opened, Fault> {
+    let fault = |refusal: Refusal| Fault::Close(voices::of(&refusal).close, Some(refusal));
     if context.hub.shared().is_draining() {
         return Err(fault(Refusal::Draining { retry_after_ms: 1_000 }));
     }
@@ -234,24 +438,8 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
         "" => uuid::Uuid::new_v4().to_string().into(),
         text => DeviceId::new(text).map_err(bad_id("device_id")).map_err(fault)?.as_str().into(),
     };
-    // Registered first, so that every change from now on finds the session; its groups are read behind that.
-    let entered = {
-        let mut shard = context.shard.borrow_mut();
-        shard.set_clock(clock::now_ms());
-        let entered = shard.enter(uid.clone(), DeviceFlag(connect.device_flag), device_id);
-        shard.finish_turn();
-        entered
-    };
-    let (place, first) = entered.map_err(fault)?;
-    let entered = Entered { context: context.clone(), place, kept: false };
-    let (groups, read_at) = context.hub.groups_of(&uid).await.map_err(fault)?;
-    let begun = {
-        let mut shard = context.shard.borrow_mut();
-        let begun = shard.begin(&place, groups, read_at, first);
-        shard.finish_turn();
-        begun
-    };
-    let Some(version) = begun else { return Err(fault(Refusal::Internal)) };
+    let device = Device { flag: DeviceFlag(connect.device_flag), id: device_id, master: false };
+    let (entered, version) = join(context, &uid, &device).await.map_err(fault)?;
     let answer = match &connect.resume {
         Some(resume) => {
             let asked = SyncAsked {
@@ -271,22 +459,30 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
     context.hub.metrics().connects.inc();
     let now_ms = clock::now_ms();
     let resumed = answer.as_ref().map(|(since, answer)| (*since, answer));
-    let connected = native::connected(encoding, place.session.0, &uid, version, now_ms, &context.limits, resumed);
-    Ok((entered, uid, encoding, connected))
+    let place = entered.place;
+    let first = native::connected(encoding, place.session.0, &uid, version, now_ms, &context.limits, resumed);
+    let seat = Seat { place, uid };
+    Ok(Opened {
+        entered,
+        wire: Wire::Native(encoding),
+        speaker: Speaker::Native(native::session::Session { seat, encoding }),
+        first,
+        reader: FrameReader::new(),
+    })
 }
 
 /// Gives the session its write half; from here on its outbox flows.
-fn install(context: &Rc<Context>, stream: TcpStream, opened: Opened) -> Connection {
+fn install(context: &Rc<Context>, stream: TcpStream, door: Door, opened: Opened) -> Connection {
     let (read, write) = stream.into_split();
-    let Opened { mut entered, uid, encoding, connected, reader } = opened;
+    let Opened { mut entered, wire, speaker, first, reader } = opened;
     entered.kept = true;
     let place = entered.place;
-    let viewer = Viewer { uid: uid.clone() };
-    context.writers.borrow_mut().install(place.slot, write, place.session, encoding, viewer, clock::now_ms());
+    let viewer = Viewer { uid: speaker.seat().uid.clone() };
+    context.writers.borrow_mut().install(place.slot, write, place.session, wire, viewer, clock::now_ms());
     let mut shard = context.shard.borrow_mut();
     if let Some(slot) = shard.slot(place.slot, place.session) {
-        slot.outbox.push_control_front(Control::Raw(connected));
+        slot.outbox.push_control_front(Control::Raw(first));
     }
     shard.mark_dirty(place.slot);
-    Connection::new(read, reader, place, uid, encoding)
+    Connection::new(read, reader, door, speaker)
 }

@@ -26,9 +26,13 @@ use crate::hub::shard::{Shard, ShardEvent};
 mod connection;
 mod features;
 mod handshake;
+mod jsonrpc;
 pub mod native;
+pub(crate) mod seat;
 pub mod websocket;
+mod wire;
 mod writer;
+mod wukong;
 
 use writer::Writers;
 
@@ -59,12 +63,34 @@ pub struct GatewayLimits {
     pub rows_max: usize,
     /// Messages of one native history page.
     pub history_max: usize,
+    /// Whether WKProto sessions agree on keys and encrypt.
+    pub wukong_encryption: bool,
+    /// Whether WuKongIM's clients need their token.
+    pub wukong_token_auth: bool,
+}
+
+/// How a socket came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Through a WebSocket handshake: any protocol.
+    WebSocket,
+    /// As it is: WKProto.
+    Stream,
+}
+
+/// The listeners, bound ([`bind`]).
+#[derive(Debug)]
+pub struct Doors {
+    /// WebSocket clients of every protocol.
+    pub websocket: TcpListener,
+    /// WKProto over TCP; `None`: off.
+    pub wukong_tcp: Option<TcpListener>,
 }
 
 /// What a shard's tasks share; lives in the shard's thread.
 pub(crate) struct Context {
     pub shard: RefCell<Shard>,
-    pub writers: RefCell<Writers>,
+    writers: RefCell<Writers>,
     pub flush: Rc<Notify>,
     pub hub: Hub,
     pub credentials: Arc<Credentials>,
@@ -72,6 +98,8 @@ pub(crate) struct Context {
     pub front: Arc<Front>,
     /// One read buffer for all connections of the shard: a connection holds bytes of its own only while a frame is cut.
     pub read_buffer: RefCell<Box<[u8]>>,
+    /// Where payloads are decrypted.
+    pub opened: RefCell<Vec<u8>>,
 }
 
 /// Bytes one read takes at most.
@@ -95,7 +123,7 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Front {
     loads: Vec<AtomicUsize>,
-    handed: Vec<Inbox<TcpStream>>,
+    handed: Vec<Inbox<(TcpStream, Door)>>,
     stage: watch::Sender<Stage>,
 }
 
@@ -122,6 +150,7 @@ impl Front {
 #[derive(Debug)]
 pub struct Gateway {
     addr: SocketAddr,
+    wukong_addr: Option<SocketAddr>,
     hub: Hub,
     front: Arc<Front>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -137,21 +166,13 @@ pub struct DrainReport {
 }
 
 impl Gateway {
-    /// Binds `addr` for this process alone and starts the shards' threads.
+    /// Starts the shards' threads behind the listeners.
     ///
     /// # Errors
-    /// The address is in use or cannot be bound; a thread or runtime cannot be made.
-    pub fn start(
-        addr: SocketAddr,
-        backlog: u32,
-        hub: Hub,
-        credentials: Arc<Credentials>,
-        limits: GatewayLimits,
-    ) -> io::Result<Self> {
-        // One socket shared by all shards, without reuse-port: a second server on the port must fail to bind, which
-        // reuse-port would allow (docs/decisions).
-        let listener = bind(addr, backlog)?;
-        let addr = listener.local_addr()?;
+    /// A listener cannot be shared; a thread or runtime cannot be made.
+    pub fn start(doors: Doors, hub: Hub, credentials: Arc<Credentials>, limits: GatewayLimits) -> io::Result<Self> {
+        let addr = doors.websocket.local_addr()?;
+        let wukong_addr = doors.wukong_tcp.as_ref().map(TcpListener::local_addr).transpose()?;
         let shards = hub.shared().shards.len();
         let front = Arc::new(Front {
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
@@ -160,13 +181,17 @@ impl Gateway {
         });
         let mut threads = Vec::new();
         for index in 0..shards {
-            let listener = listener.try_clone()?;
+            // One socket of a port for all shards, without reuse-port: a second server on the port must fail to bind, which
+            // reuse-port would allow (docs/decisions).
+            let websocket = doors.websocket.try_clone()?;
+            let wukong_tcp = doors.wukong_tcp.as_ref().map(TcpListener::try_clone).transpose()?;
+            let doors = Doors { websocket, wukong_tcp };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (hub, credentials, front) = (hub.clone(), credentials.clone(), front.clone());
             threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
                 let local = tokio::task::LocalSet::new();
                 let work = std::panic::AssertUnwindSafe(|| {
-                    local.block_on(&runtime, run_shard(index, listener, hub, credentials, limits, front));
+                    local.block_on(&runtime, run_shard(index, doors, hub, credentials, limits, front));
                 });
                 if std::panic::catch_unwind(work).is_err() {
                     tracing::error!(shard = index, "a shard panicked, its state may be wrong: the process ends");
@@ -174,12 +199,17 @@ impl Gateway {
                 }
             })?);
         }
-        Ok(Self { addr, hub, front, threads })
+        Ok(Self { addr, wukong_addr, hub, front, threads })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where WuKongIM's clients connect over TCP; `None`: nowhere.
+    pub fn wukong_addr(&self) -> Option<SocketAddr> {
+        self.wukong_addr
     }
 
     /// Stops accepting. Sockets that are not sessions yet are told and closed.
@@ -218,7 +248,11 @@ impl Drop for Gateway {
     }
 }
 
-fn bind(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+/// Binds an address for this process alone.
+///
+/// # Errors
+/// It is in use, or cannot be bound.
+pub fn bind(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     // Lets a restart bind while old connections linger; on Linux it does not let two listeners share the port.
@@ -231,7 +265,7 @@ fn bind(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 
 async fn run_shard(
     index: usize,
-    listener: TcpListener,
+    doors: Doors,
     hub: Hub,
     credentials: Arc<Credentials>,
     limits: GatewayLimits,
@@ -248,11 +282,20 @@ async fn run_shard(
         limits,
         front: front.clone(),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+        opened: RefCell::new(Vec::new()),
     });
     tokio::task::spawn_local(turns(context.clone(), index));
     tokio::task::spawn_local(writer::flusher(context.clone()));
     tokio::task::spawn_local(care(context.clone()));
     tokio::task::spawn_local(take_handed(context.clone(), index));
+    let websocket = accept(&context, Some(doors.websocket), index, Door::WebSocket);
+    tokio::join!(websocket, accept(&context, doors.wukong_tcp, index, Door::Stream));
+    // The listeners are closed; the shard lives on until its sessions are gone and the gateway says so.
+    front.reached(Stage::Ended).await;
+}
+
+async fn accept(context: &Rc<Context>, listener: Option<TcpListener>, index: usize, door: Door) {
+    let Some(listener) = listener else { return };
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -260,12 +303,6 @@ async fn run_shard(
             return;
         }
     };
-    accept(&context, listener, index).await;
-    // The listener is closed; the shard lives on until its sessions are gone and the gateway says so.
-    front.reached(Stage::Ended).await;
-}
-
-async fn accept(context: &Rc<Context>, listener: tokio::net::TcpListener, index: usize) {
     let gauge = context.hub.metrics().shard_connections(index);
     let closing = context.front.reached(Stage::Closing);
     tokio::pin!(closing);
@@ -281,9 +318,9 @@ async fn accept(context: &Rc<Context>, listener: tokio::net::TcpListener, index:
                 context.front.loads[target].fetch_add(1, Ordering::Relaxed);
                 gauge.set(context.front.loads[index].load(Ordering::Relaxed) as i64);
                 if target == index {
-                    connection::spawn(context, stream);
+                    connection::spawn(context, stream, door);
                 } else if let Ok(stream) = stream.into_std() {
-                    context.front.handed[target].push(stream);
+                    context.front.handed[target].push((stream, door));
                 } else {
                     context.front.loads[target].fetch_sub(1, Ordering::Relaxed);
                 }
@@ -302,9 +339,9 @@ async fn take_handed(context: Rc<Context>, index: usize) {
     loop {
         context.front.handed[index].filled().await;
         context.front.handed[index].take(&mut handed);
-        for stream in handed.drain(..) {
+        for (stream, door) in handed.drain(..) {
             match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => connection::spawn(&context, stream),
+                Ok(stream) => connection::spawn(&context, stream, door),
                 Err(error) => {
                     context.front.loads[index].fetch_sub(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a socket cannot be registered");

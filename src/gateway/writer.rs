@@ -8,14 +8,15 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use protocol::close::CloseReason;
-use protocol::native::Encoding;
 use smallvec::SmallVec;
 use tokio::net::tcp::OwnedWriteHalf;
 
-use super::native::{self, Viewer};
+use super::native::Viewer;
+use super::wire::Wire;
 use super::{Context, GatewayLimits};
 use crate::hub::outbox::Control;
 use crate::hub::sessions::SessionId;
@@ -32,11 +33,18 @@ const SLOTS_PER_TURN: usize = 256;
 /// How long a session that is closed may take to read what waits for it and why it ends.
 const CLOSE_GRACE_MS: u64 = 1_000;
 
+/// How long a kicked client of WuKongIM may take to read why (wukongim-wire.md 3.8).
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes copied together before the next piece begins: what a write that took nothing of a piece leaves in the outbox.
+const PIECE_BYTES_MAX: usize = 16 * 1024;
+/// What the shared buffer may keep between writes.
+const SCRATCH_KEPT_BYTES: usize = 4 * WRITE_BYTES_MAX;
+
 /// A session's write half.
-pub struct Writer {
+pub(super) struct Writer {
     write: Rc<OwnedWriteHalf>,
     session: SessionId,
-    encoding: Encoding,
+    wire: Wire,
     viewer: Viewer,
     pending: VecDeque<Bytes>,
     blocked: bool,
@@ -48,7 +56,7 @@ pub struct Writer {
 
 /// The write halves of a shard, by slot.
 #[derive(Default)]
-pub struct Writers {
+pub(super) struct Writers {
     by_slot: Vec<Option<Box<Writer>>>,
     gathered: Gathered,
 }
@@ -60,7 +68,7 @@ impl Writers {
         at: u32,
         write: OwnedWriteHalf,
         session: SessionId,
-        encoding: Encoding,
+        wire: Wire,
         viewer: Viewer,
         now_ms: u64,
     ) {
@@ -71,7 +79,7 @@ impl Writers {
         self.by_slot[at] = Some(Box::new(Writer {
             write: Rc::new(write),
             session,
-            encoding,
+            wire,
             viewer,
             pending: VecDeque::new(),
             blocked: false,
@@ -114,7 +122,9 @@ impl Writers {
                 shard.mark_dirty(at as u32);
             } else if silent_ms > limits.heartbeat_ms + limits.heartbeat_ms / 2 && !writer.asked {
                 writer.asked = true;
-                shard.answer(at as u32, writer.session, Control::Raw(native::ping(writer.encoding)));
+                if let Some(question) = writer.wire.question() {
+                    shard.answer(at as u32, writer.session, Control::Raw(question));
+                }
             }
         }
     }
@@ -155,6 +165,7 @@ enum PieceBytes {
 impl Gathered {
     fn clear(&mut self) {
         self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_KEPT_BYTES);
         self.pieces.clear();
         self.bytes = 0;
     }
@@ -175,6 +186,10 @@ impl Gathered {
     }
 
     fn write(&self, socket: &OwnedWriteHalf) -> io::Result<usize> {
+        if self.bytes == 0 {
+            // Nothing of it has a form in this wire.
+            return Ok(0);
+        }
         if let [only] = &self.pieces[..] {
             return socket.try_write(self.slice(only));
         }
@@ -214,6 +229,15 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
     let Writers { by_slot, gathered } = &mut *writers;
     let Some(Some(writer)) = by_slot.get_mut(at as usize) else { return };
     let mut shard = context.shard.borrow_mut();
+    if !writer.wire.tells_gaps()
+        && let Some(slot) = shard.slot(at, writer.session)
+        && slot.outbox.lagging_since_ms().is_some()
+        && slot.closing.is_none()
+    {
+        // What it missed has no word in its wire: its client connects again and syncs (docs/decisions).
+        slot.closing = Some(CloseReason::Slow);
+        context.hub.metrics().slow_closes.inc();
+    }
     if writer.blocked {
         if !may_wait(writer, &mut shard, at) {
             end(&mut shard, by_slot, at);
@@ -225,7 +249,14 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
             let closing = shard.slot(at, writer.session).and_then(|slot| slot.closing);
             if let Some(reason) = closing {
                 // Best effort: a socket that takes no more learns it from the end of the stream.
-                let _ = writer.write.try_write(&native::closing(writer.encoding, reason));
+                let _ = writer.write.try_write(&writer.wire.closing(reason));
+                if writer.wire.lingers(reason) {
+                    let write = writer.write.clone();
+                    tokio::task::spawn_local(async move {
+                        tokio::time::sleep(LINGER).await;
+                        drop(write);
+                    });
+                }
                 end(&mut shard, by_slot, at);
             }
         }
@@ -344,7 +375,9 @@ fn gather(writer: &Writer, slot: &mut crate::hub::shard::Slot, gathered: &mut Ga
     while gathered.scratch.len() < WRITE_BYTES_MAX
         && let Some(control) = slot.outbox.pop_control()
     {
-        native::append_control(writer.encoding, &writer.viewer, control, &mut gathered.scratch);
+        if let Err(reason) = writer.wire.append_control(&writer.viewer, control, &mut gathered.scratch) {
+            slot.closing.get_or_insert(reason);
+        }
     }
     if !gathered.scratch.is_empty() {
         gathered.push(PieceBytes::Copied(0..gathered.scratch.len()), 0);
@@ -356,7 +389,14 @@ fn gather(writer: &Writer, slot: &mut crate::hub::shard::Slot, gathered: &mut Ga
         if gathered.bytes + unsent >= WRITE_BYTES_MAX || gathered.pieces.len() + 2 > PIECES_MAX {
             break;
         }
-        let bytes = native::live(writer.encoding, &writer.viewer, live);
+        if unsent >= PIECE_BYTES_MAX {
+            gathered.push(PieceBytes::Copied(from..gathered.scratch.len()), copied);
+            (copied, from) = (0, gathered.scratch.len());
+        }
+        let Some(bytes) = writer.wire.live(&writer.viewer, live, &mut gathered.scratch) else {
+            copied += 1;
+            continue;
+        };
         if bytes.len() < COPY_BYTES_MAX && !alone {
             gathered.scratch.extend_from_slice(&bytes);
             copied += 1;

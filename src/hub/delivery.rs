@@ -3,10 +3,11 @@
 //! Encoding happens once per wire kind and side: the first writer that needs it fills a slot and the rest clone the bytes.
 //! The hub never learns a codec; it only keeps the slots.
 
+use std::any::Any;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid, Version};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, Uid, Version, bare_id};
 use smallvec::SmallVec;
 
 use super::sessions::SessionId;
@@ -15,8 +16,13 @@ use crate::domain::conversation::ConversationFlags;
 use crate::domain::message::{Extras, MessageFlags, Reaction};
 use crate::store::ChannelNo;
 
-/// How many wire kinds share encoded bytes (native MessagePack, native JSON).
-pub const WIRE_KINDS: usize = 2;
+/// How many wire kinds share encoded bytes (native MessagePack, native JSON, WuKongIM's JSON-RPC).
+pub const WIRE_KINDS: usize = 3;
+/// How many wires share what they prepare before each session's own encryption (the layouts of WKProto's RECV).
+pub const PREPARED_KINDS: usize = 4;
+
+/// What a wire prepared: the hub keeps it and never looks into it.
+type Prepared = OnceLock<Box<dyn Any + Send + Sync>>;
 
 /// Which of the two users of a person channel looks at it; the first side for every other type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +76,8 @@ pub struct Delivery {
     /// About the bytes one recipient's copy takes.
     pub bytes: usize,
     slots: [[OnceLock<Bytes>; 2]; WIRE_KINDS],
+    /// Made when the first session that encrypts asks: most deliveries meet none.
+    prepared: OnceLock<Box<[[Prepared; 2]; PREPARED_KINDS]>>,
 }
 
 impl Delivery {
@@ -81,12 +89,29 @@ impl Delivery {
         // 100 bytes stand for the names and numbers around a payload.
         let weigh = |m: &Delivered| m.payload.len() + m.extras.as_ref().map_or(0, |extras| extras.bytes()) + 100;
         let bytes = messages.iter().map(weigh).sum();
-        Self { channel, key, messages, origins, bytes, slots: Default::default() }
+        Self { channel, key, messages, origins, bytes, slots: Default::default(), prepared: OnceLock::new() }
     }
 
     /// The encoded bytes of a wire kind and side, made by the first who asks.
     pub fn encoded(&self, wire_kind: usize, side: Side, encode: impl FnOnce() -> Bytes) -> Bytes {
         self.slots[wire_kind][side as usize].get_or_init(encode).clone()
+    }
+
+    /// What a wire prepares once for all its sessions on a side, made by the first who asks. A kind has one type.
+    pub fn prepared<T: Any + Send + Sync>(&self, kind: usize, side: Side, make: impl FnOnce() -> T) -> &T {
+        let kept = self.prepared.get_or_init(Box::default)[kind][side as usize].get_or_init(|| Box::new(make()));
+        kept.downcast_ref().expect("a kind is one wire's, which prepares one type")
+    }
+
+    /// The channel_id as the members on a side see it, without the namespace: all who get it belong to it.
+    pub fn id_for(&self, side: Side) -> &str {
+        match (self.key.channel_type(), self.key.channel_id().split_once('@')) {
+            (ChannelType::Person, Some((first, second))) => match side {
+                Side::First => bare_id(second),
+                Side::Second => bare_id(first),
+            },
+            _ => bare_id(self.key.channel_id()),
+        }
     }
 
     /// Whether this session sent one of the messages.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use protocol::close::CloseReason;
 use protocol::ids::{DeviceFlag, Uid};
 use smallvec::SmallVec;
 
@@ -25,6 +26,17 @@ pub struct SessionPlace {
     pub slot: u32,
 }
 
+/// The device a session is on.
+#[derive(Debug, Clone)]
+pub struct Device {
+    /// Its kind.
+    pub flag: DeviceFlag,
+    /// Its name among those of its kind.
+    pub id: Arc<str>,
+    /// The only one of its kind: sessions on others end. WuKongIM's device level 1.
+    pub master: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Entry {
     place: SessionPlace,
@@ -35,8 +47,8 @@ struct Entry {
 /// What a new session meant for the others of its user.
 #[derive(Debug, Default)]
 pub struct Entered {
-    /// Sessions of the same device, to be kicked.
-    pub kicked: SmallVec<[SessionPlace; 1]>,
+    /// Sessions to be kicked, and why: of the same device, or of one that gives way to a master.
+    pub kicked: SmallVec<[(SessionPlace, CloseReason); 1]>,
     /// The user was offline before.
     pub first: bool,
 }
@@ -70,30 +82,25 @@ impl Sessions {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Registers a session. An older one of the same (device_flag, device_id) leaves the registry and is named in the
-    /// answer. `None`: the user has `per_user_max` sessions on other devices already.
-    pub fn enter(
-        &self,
-        uid: &Uid,
-        place: SessionPlace,
-        device_flag: DeviceFlag,
-        device_id: Arc<str>,
-        per_user_max: usize,
-    ) -> Option<Entered> {
+    /// Registers a session. An older one of the same (device_flag, device_id), and when the device is a master every one of
+    /// its flag, leaves the registry and is named in the answer. `None`: the user has `per_user_max` sessions on other devices already.
+    pub fn enter(&self, uid: &Uid, place: SessionPlace, device: &Device, per_user_max: usize) -> Option<Entered> {
         let mut entries = self.by_uid.entry(uid.clone()).or_default();
         let mut entered = Entered { first: entries.is_empty(), ..Entered::default() };
-        let same = |e: &Entry| e.device_flag == device_flag && e.device_id == device_id;
-        if entries.iter().filter(|e| !same(e)).count() >= per_user_max {
+        let kick = |e: &Entry| match (e.device_flag == device.flag, e.device_id == device.id) {
+            (true, true) => Some(CloseReason::SameDevice),
+            (true, false) if device.master => Some(CloseReason::OtherDevice),
+            _ => None,
+        };
+        if entries.iter().filter(|e| kick(e).is_none()).count() >= per_user_max {
             return None;
         }
         entries.retain(|e| {
-            let old = e.device_flag == device_flag && e.device_id == device_id;
-            if old {
-                entered.kicked.push(e.place);
-            }
-            !old
+            let reason = kick(e);
+            entered.kicked.extend(reason.map(|reason| (e.place, reason)));
+            reason.is_none()
         });
-        entries.push(Entry { place, device_flag, device_id });
+        entries.push(Entry { place, device_flag: device.flag, device_id: device.id.clone() });
         self.count.fetch_add(1, Ordering::Relaxed);
         self.count.fetch_sub(entered.kicked.len(), Ordering::Relaxed);
         Some(entered)
@@ -139,22 +146,42 @@ impl Sessions {
 mod tests {
     use super::*;
 
+    fn device(id: &str, master: bool) -> Device {
+        Device { flag: DeviceFlag(0), id: id.into(), master }
+    }
+
     #[test]
     fn the_same_device_replaces_and_ids_fence_removal() {
         let sessions = Sessions::default();
         let uid = Uid::new("u").expect("uid");
         let place = |n: u32| SessionPlace { session: sessions.next_id(), shard: 0, slot: n };
         let (a, b) = (place(1), place(2));
-        let entered = sessions.enter(&uid, a, DeviceFlag(0), "phone".into(), 1).expect("room");
+        let entered = sessions.enter(&uid, a, &device("phone", false), 1).expect("room");
         assert!(entered.first && entered.kicked.is_empty());
-        let entered = sessions.enter(&uid, b, DeviceFlag(0), "phone".into(), 1).expect("same device");
-        assert_eq!(entered.kicked.as_slice(), &[a]);
+        let entered = sessions.enter(&uid, b, &device("phone", false), 1).expect("same device");
+        assert_eq!(entered.kicked.as_slice(), &[(a, CloseReason::SameDevice)]);
         assert!(!entered.first);
-        assert!(sessions.enter(&uid, place(3), DeviceFlag(1), "web".into(), 1).is_none());
+        let web = Device { flag: DeviceFlag(1), ..device("web", true) };
+        assert!(sessions.enter(&uid, place(3), &web, 1).is_none());
         assert_eq!(sessions.leave(&uid, a.session), None);
         assert_eq!(sessions.count(), 1);
         assert_eq!(sessions.leave(&uid, b.session), Some(true));
         assert!(!sessions.is_online("u"));
         assert_eq!(sessions.count(), 0);
+    }
+
+    #[test]
+    fn a_master_is_the_only_one_of_its_flag() {
+        let sessions = Sessions::default();
+        let uid = Uid::new("u").expect("uid");
+        let place = |n: u32| SessionPlace { session: sessions.next_id(), shard: 0, slot: n };
+        let (a, b, c) = (place(1), place(2), place(3));
+        let web = Device { flag: DeviceFlag(1), ..device("x", false) };
+        for (place, device) in [(a, device("x", false)), (b, device("y", false)), (c, web)] {
+            assert!(sessions.enter(&uid, place, &device, 3).expect("room").kicked.is_empty());
+        }
+        let entered = sessions.enter(&uid, place(4), &device("y", true), 2).expect("the kicked do not count");
+        assert_eq!(entered.kicked.as_slice(), &[(a, CloseReason::OtherDevice), (b, CloseReason::SameDevice)]);
+        assert_eq!(sessions.count(), 2);
     }
 }

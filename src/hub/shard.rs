@@ -25,7 +25,7 @@ use super::delivery::{Change, Delivery, LotNews, News, Side, Signal};
 use super::inbox::Inbox;
 use super::outbox::{Control, Live, Outbox, Peer};
 use super::sequencer::{JobAnswer, LaneJob, Lanes, Outcome, Passing, Turn, Work, busy};
-use super::sessions::{SessionId, SessionPlace};
+use super::sessions::{Device, SessionId, SessionPlace};
 use crate::domain::message::Durability;
 use crate::domain::refusal::Refusal;
 use crate::store::{ChannelNo, StoreError};
@@ -253,16 +253,11 @@ impl Shard {
 
     // Sessions.
 
-    /// Takes a session in; it receives nothing until [`Shard::begin`]. Older sessions of the device are told to close.
+    /// Takes a session in; it receives nothing until [`Shard::begin`]. Sessions that give way to it are told to close.
     ///
     /// # Errors
     /// The user has too many sessions.
-    pub fn enter(
-        &mut self,
-        uid: Uid,
-        device_flag: DeviceFlag,
-        device_id: Arc<str>,
-    ) -> Result<(SessionPlace, bool), Refusal> {
+    pub fn enter(&mut self, uid: Uid, device: &Device) -> Result<(SessionPlace, bool), Refusal> {
         let session = self.shared.sessions.next_id();
         let at = self.slots.vacant_key() as u32;
         let place = SessionPlace { session, shard: self.index, slot: at };
@@ -270,12 +265,12 @@ impl Shard {
         let entered = self
             .shared
             .sessions
-            .enter(&uid, place, device_flag, device_id, max)
+            .enter(&uid, place, device, max)
             .ok_or(Refusal::TooMany { what: "sessions of this user", max })?;
         self.slots.insert(Slot {
             session,
             uid,
-            device_flag,
+            device_flag: device.flag,
             outbox: Outbox::default(),
             in_flight: 0,
             closing: None,
@@ -286,8 +281,8 @@ impl Shard {
             watches: Vec::new(),
             dirty: false,
         });
-        for old in entered.kicked {
-            self.send_to(old.shard, ShardEvent::Close { place: old, reason: CloseReason::SameDevice });
+        for (old, reason) in entered.kicked {
+            self.send_to(old.shard, ShardEvent::Close { place: old, reason });
         }
         Ok((place, entered.first))
     }

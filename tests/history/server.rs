@@ -79,6 +79,8 @@ impl Ground {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
             command.env_remove(name);
         }
+        // Its default is one port for all of this machine.
+        command.env("CHINWAG_WUKONG_TCP_LISTEN", "");
         command.current_dir(&self.dir).arg("--data-dir").arg(&self.data);
         command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "warn"]);
         for setting in &self.settings {

@@ -188,9 +188,12 @@ async fn the_subprotocol_or_the_first_byte_decides() {
     let mut raw = Raw::upgraded(&server, None).await;
     raw.write(&message(Encoding::Json, &connect(&token))).await;
     assert_eq!(raw.closing(Encoding::Json).await, named("unsupported_protocol", 4009));
-    // WuKongIM's binary protocol is not offered yet.
+    // WuKongIM's clients have no word for a close: a CONNECT that is none, then what nobody speaks.
     let mut raw = Raw::upgraded(&server, None).await;
-    raw.write(&masked(0x82, &[0x10, 0x00])).await;
+    raw.write(&masked(0x82, &[0x10, 0x01, 0x05])).await;
+    assert_eq!(raw.closing(MP).await, (None, Some(1002)));
+    let mut raw = Raw::upgraded(&server, None).await;
+    raw.write(&masked(0x82, &[0x70])).await;
     assert_eq!(raw.closing(MP).await, named("unsupported_protocol", 4009));
     // The first known of a list is chosen; only unknown ones of ours are refused.
     let mut raw = Raw::open(&server).await;

@@ -32,3 +32,4 @@ mod slow_consumer;
 mod sync;
 mod sync_props;
 mod wire_features;
+mod wukong;

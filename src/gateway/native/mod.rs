@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use protocol::close::CloseReason;
 use protocol::error::WireError;
-use protocol::ids::{ChannelKey, ChannelType, Uid, Version, bare_id};
+use protocol::ids::{ChannelKey, Uid, Version};
 use protocol::native::{
     self, Ack, Closing, Connected, Done, Encoding, Event, Explained, Gap, Limits, MessageItem, Messages, NotCounted,
     Peers, Ping, Pong, Refused, ResyncEvent, Row, ServerFrame, ServerInfo, SignalEvent, Synced, encode_ack,
@@ -25,6 +25,7 @@ use crate::hub::shard::side_of;
 pub mod answers;
 mod events;
 mod requests;
+pub(super) mod session;
 
 use events::change_frame;
 pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uids_of};
@@ -209,14 +210,7 @@ pub fn live(encoding: Encoding, viewer: &Viewer, live: &Live) -> Bytes {
 }
 
 fn encode_delivery(encoding: Encoding, delivery: &Delivery, side: Side) -> Bytes {
-    // All who get it belong to the channel's namespace, and so see it without.
-    let channel_id = match (delivery.key.channel_type(), delivery.key.channel_id().split_once('@')) {
-        (ChannelType::Person, Some((first, second))) => match side {
-            Side::First => bare_id(second),
-            Side::Second => bare_id(first),
-        },
-        _ => bare_id(delivery.key.channel_id()),
-    };
+    let channel_id = delivery.id_for(side);
     let mut scratch = Vec::with_capacity(delivery.bytes + 64);
     let encoded = append_frame(opcode(encoding), &mut scratch, |out| {
         let messages = delivery.messages.iter().map(delivered_item);

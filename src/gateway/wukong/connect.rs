@@ -1,0 +1,204 @@
+//! How a session of WuKongIM's protocols begins: who may connect, and the answer.
+//!
+//! A failure CONNACK makes the SDKs give up until a person acts (wukongim-wire.md 3.5), so only what a person must mend is
+//! answered with one: a wrong token, a ban, a missing key. What passes by itself closes the connection, and they come back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use protocol::close::CloseReason;
+use protocol::ids::{DeviceFlag, DeviceId, Uid};
+use protocol::wukong::{
+    Cipher, ConnAck, Connect, KeyError, Packet, Reason, SALT_BYTES, ServerSecret, Version, salt_of,
+};
+
+use super::Session;
+use crate::clock;
+use crate::domain::identity::Identity;
+use crate::domain::refusal::{ErrorKind, Refusal};
+use crate::gateway::Context;
+use crate::gateway::handshake::{Entered, join};
+use crate::hub::Hub;
+use crate::hub::sessions::Device;
+use crate::voices;
+
+/// Largest body of a CONNECT in bytes: a credential of 4 KiB, names, a key.
+pub const CONNECT_BYTES_MAX: usize = 16 * 1024;
+/// The node that CONNACK names: this server is one.
+const NODE_ID: u64 = 1;
+
+/// Why a CONNECT is no session.
+pub enum Denied {
+    /// Answered with this reason, then closed.
+    Answer(Reason),
+    /// Closed without an answer.
+    Close(CloseReason),
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.kind() {
+            ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid => {
+                Self::Answer(Reason::AUTH_FAIL)
+            }
+            ErrorKind::Conflict
+            | ErrorKind::TooLarge
+            | ErrorKind::RateLimited
+            | ErrorKind::Unavailable
+            | ErrorKind::Internal => Self::Close(voices::of(&refusal).close),
+        }
+    }
+}
+
+/// A user who may connect.
+pub struct Admitted {
+    /// Registered, and in its groups.
+    pub entered: Entered,
+    /// The user.
+    pub uid: Uid,
+}
+
+/// Checks a CONNECT and registers its session (wukongim-wire.md 3.7 and 3.8).
+///
+/// # Errors
+/// Why not.
+pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admitted, Denied> {
+    let named = Uid::new(&connect.uid).map_err(|_| Denied::Answer(Reason::AUTH_FAIL))?;
+    let (uid, master) = if context.limits.wukong_token_auth { known(context, named, connect)? } else { (named, false) };
+    if is_banned(&context.hub, &uid).await? {
+        return Err(Denied::Answer(Reason::BAN));
+    }
+    let id: Arc<str> = match &*connect.device_id {
+        // A device without a name is a device of its own: nothing replaces it.
+        "" => uuid::Uuid::new_v4().to_string().into(),
+        text => DeviceId::new(text).map_err(|_| Denied::Answer(Reason::AUTH_FAIL))?.as_str().into(),
+    };
+    let device = Device { flag: DeviceFlag(connect.device_flag), id, master };
+    let (entered, _) = join(context, &uid, &device).await?;
+    Ok(Admitted { entered, uid })
+}
+
+/// The user whose token of this device kind it is, and whether that device is a master. An API key that may do anything
+/// connects as any user of its namespace, as over the native protocol.
+fn known(context: &Context, named: Uid, connect: &Connect<'_>) -> Result<(Uid, bool), Denied> {
+    let credentials = &context.credentials;
+    let found = match credentials.identify(&context.hub, &connect.token, Some(&named))? {
+        Identity::Key { scopes, namespace, .. } if scopes.admin => {
+            let uid = Uid::in_namespace(namespace.as_deref(), named.as_str());
+            return uid.map(|uid| (uid, false)).map_err(|_| Denied::Answer(Reason::AUTH_FAIL));
+        }
+        Identity::Key { .. } => None,
+        Identity::User { uid, .. } => {
+            let owners = context.hub.token_owners(&credentials.hash(&connect.token))?;
+            let of_device = |(owner, flag, _): &(Uid, DeviceFlag, u8)| *owner == uid && flag.0 == connect.device_flag;
+            let level = owners.into_iter().find(of_device).map(|(_, _, level)| level);
+            // A user of a namespace names itself without it, as all edges show it.
+            level.filter(|_| uid.bare() == named.as_str()).map(|level| (uid, level == 1))
+        }
+    };
+    found.ok_or(Denied::Answer(Reason::AUTH_FAIL))
+}
+
+/// Whether the user may not connect at all. No rule of this server says so yet: the one that will is read here.
+async fn is_banned(_hub: &Hub, _uid: &Uid) -> Result<bool, Denied> {
+    Ok(false)
+}
+
+/// A WKProto session that was admitted.
+pub struct Opened {
+    /// Who.
+    pub admitted: Admitted,
+    /// Its keys.
+    pub session: Session,
+    /// CONNACK as it travels.
+    pub answer: Vec<u8>,
+}
+
+/// Agrees on keys, admits the user and makes the answer; on a failure that is answered, the answer alone.
+///
+/// # Errors
+/// The failure CONNACK as it travels, or why the connection is closed without.
+pub async fn open(context: &Rc<Context>, framed: bool, connect: &Connect<'_>) -> Result<Opened, Refused> {
+    let version = Version::negotiate(connect.version);
+    let denied = |denied| Refused::of(version, framed, connect, denied);
+    let keys = if context.limits.wukong_encryption { Some(agree(version, connect).map_err(denied)?) } else { None };
+    let admitted = admit(context, connect).await.map_err(denied)?;
+    let now_ms = clock::now_ms();
+    let (cipher, server_key, salt) = match keys {
+        Some((cipher, server_key, salt)) => (Some(cipher), server_key, salt),
+        None => (None, String::new(), String::new()),
+    };
+    let session = Session::new(version, cipher, framed, now_ms);
+    let ack = connack(version, connect, Reason::SUCCESS, &server_key, &salt);
+    let mut answer = Vec::new();
+    session.append(&Packet::ConnAck(ack), &mut answer);
+    context.hub.metrics().connects.inc();
+    Ok(Opened { admitted, session, answer })
+}
+
+/// What a CONNECT that failed is told.
+pub enum Refused {
+    /// These bytes, then the end.
+    Told(Vec<u8>),
+    /// The end.
+    Closed(CloseReason),
+}
+
+impl Refused {
+    fn of(version: Version, framed: bool, connect: &Connect<'_>, denied: Denied) -> Self {
+        match denied {
+            Denied::Close(reason) => Self::Closed(reason),
+            Denied::Answer(reason) => {
+                let session = Session::new(version, None, framed, 0);
+                let mut out = Vec::new();
+                session.append(&Packet::ConnAck(connack(version, connect, reason, "", "")), &mut out);
+                out.extend_from_slice(&session.closing(CloseReason::BadCredential));
+                Self::Told(out)
+            }
+        }
+    }
+}
+
+/// CONNACK's fields, also for JSON-RPC.
+pub fn connack<'a>(
+    version: Version,
+    connect: &Connect<'_>,
+    reason: Reason,
+    server_key: &'a str,
+    salt: &'a str,
+) -> ConnAck<'a> {
+    ConnAck {
+        server_version: version.is_told().then_some(version.get()),
+        time_diff: wire_ms(clock::now_ms()).saturating_sub(connect.client_timestamp),
+        reason,
+        server_key: server_key.into(),
+        salt: salt.into(),
+        node_id: NODE_ID,
+    }
+}
+
+fn wire_ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// Agrees on the session's keys: the cipher, our public key and the salt.
+fn agree(version: Version, connect: &Connect<'_>) -> Result<(Cipher, String, String), Denied> {
+    let mut random = [0; 32 + SALT_BYTES];
+    if let Err(error) = getrandom::fill(&mut random) {
+        tracing::error!(%error, "no randomness for a session's key");
+        return Err(Denied::Close(CloseReason::Internal));
+    }
+    let (mut private, mut salt) = ([0; 32], [0; SALT_BYTES]);
+    private.copy_from_slice(&random[..32]);
+    salt.copy_from_slice(&random[32..]);
+    let (secret, salt) = (ServerSecret::from_random(private), salt_of(salt));
+    let cipher = secret.agree(&connect.client_key, &salt).map_err(|error| {
+        // Reason 21 is of version 6 (wukongim-wire.md 3.7 and 4.1).
+        let reason = match error {
+            KeyError::Empty if version.has_wide_seq() => Reason::CLIENT_KEY_IS_EMPTY,
+            KeyError::Empty | KeyError::Malformed | KeyError::Weak | KeyError::Salt { .. } => Reason::AUTH_FAIL,
+        };
+        Denied::Answer(reason)
+    })?;
+    Ok((cipher, secret.public_key(), salt))
+}

@@ -1,0 +1,188 @@
+//! Proves: who may connect, what a failure is told, and what ends a session: kicks, drains, silence.
+
+use protocol::ids::DeviceFlag;
+use protocol::wukong::{Packet, Reason};
+
+use super::client::{Hello, KINDS, Way, Wk, bytes_of, token};
+use crate::harness::{Client, Server, until};
+use crate::raw::masked;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_credential_is_told_and_leaves_nothing_behind() {
+    let server = Server::on_memory().await;
+    let good = token(&server, "alice", 1, 0).await;
+    token(&server, "bob", 1, 0).await;
+    for (version, way) in KINDS {
+        let hello = Hello::new(version, way, "alice", &good);
+        for wrong in [
+            Hello { token: "wrong".into(), ..hello.clone() },
+            Hello { token: String::new(), ..hello.clone() },
+            Hello { uid: "bob".into(), ..hello.clone() },
+            Hello { uid: String::new(), ..hello.clone() },
+            Hello { uid: "a@b".into(), ..hello.clone() },
+            // A token is of one device kind.
+            Hello { device_flag: 0, ..hello.clone() },
+            Hello { token: "x".repeat(5_000), ..hello.clone() },
+        ] {
+            let outcome = Wk::begin(&server, &wrong).await.err();
+            assert_eq!(outcome, Some(Some(Reason::AUTH_FAIL)), "{wrong:?}");
+        }
+        let keyless = Hello { key: false, ..hello.clone() };
+        let expected = if version == 6 { Reason::CLIENT_KEY_IS_EMPTY } else { Reason::AUTH_FAIL };
+        assert_eq!(Wk::begin(&server, &keyless).await.err(), Some(Some(expected)));
+        assert!(Wk::begin(&server, &hello).await.is_ok());
+    }
+    until("all have gone", || server.app.hub().metrics().connections.get() == 0).await;
+    assert!(server.app.hub().online(&[server.uid("alice"), server.uid("bob")]).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_read_even_behind_early_sends() {
+    let server = Server::on_memory().await;
+    for way in [Way::WebSocket, Way::Tcp] {
+        for _ in 0..20 {
+            let mut client = Wk::open(&server, 5, way).await;
+            let (connect, secret) = Hello::new(5, way, "alice", "wrong").packet();
+            client.write(&connect).await;
+            for number in 0..50 {
+                let send = client.message(&number.to_string(), "bob", 1, &[b'x'; 2_000]);
+                let bytes = bytes_of(client.version, &Packet::Send(send));
+                let sent = if way == Way::WebSocket { masked(0x82, &bytes) } else { bytes };
+                // It may have been closed already.
+                if tokio::io::AsyncWriteExt::write_all(&mut client.raw.stream, &sent).await.is_err() {
+                    break;
+                }
+            }
+            assert_eq!(client.finish(&secret).await.err(), Some(Some(Reason::AUTH_FAIL)));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_token_checks_anybody_is_a_slave() {
+    let server = Server::on_memory_with(|c| c.wukong.token_auth = false).await;
+    let hello = |device: &str| Hello { device_id: device.into(), ..Hello::new(5, Way::WebSocket, "alice", "") };
+    let mut one = Wk::begin(&server, &hello("one")).await.ok().expect("connects");
+    let mut two = Wk::begin(&server, &hello("two")).await.ok().expect("connects");
+    let empty = Wk::begin(&server, &Hello { uid: String::new(), ..hello("x") }).await;
+    assert_eq!(empty.err(), Some(Some(Reason::AUTH_FAIL)));
+    assert_eq!(one.send("", "bob", 1, b"{}").await.reason, Reason::SUCCESS);
+    assert_eq!(two.recv().await.message_seq, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_encryption_payloads_travel_as_they_are() {
+    let server = Server::on_memory_with(|c| c.wukong.encryption = false).await;
+    let mut clients = Vec::new();
+    for (version, way) in KINDS {
+        let uid = format!("u{}", clients.len());
+        let token = token(&server, &uid, 1, 0).await;
+        let hello = Hello { key: version == 2, ..Hello::new(version, way, &uid, &token) };
+        let client = Wk::begin(&server, &hello).await.ok().expect("connects");
+        assert!(client.cipher.is_none());
+        clients.push(client);
+    }
+    server.group("g", &["u0", "u1", "u2", "u3", "u4", "u5"]).await;
+    assert_eq!(clients[0].send("", "g", 2, b"not even {JSON}").await.reason, Reason::SUCCESS);
+    for client in &mut clients[1..] {
+        assert_eq!(client.recv().await.payload, b"not even {JSON}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kicks_follow_device_and_level() {
+    let server = Server::on_memory().await;
+    for way in [Way::WebSocket, Way::Tcp] {
+        let uid = format!("u{way:?}");
+        let slave = token(&server, &uid, 1, 0).await;
+        let on = |device: &str, flag: u8, token: &str| Hello {
+            device_id: device.into(),
+            device_flag: flag,
+            ..Hello::new(5, way, &uid, token)
+        };
+        let mut old = Wk::begin(&server, &on("phone", 1, &slave)).await.ok().expect("connects");
+        let mut stays = Wk::begin(&server, &on("pad", 1, &slave)).await.ok().expect("connects");
+        // The same device: closed without a word, and the other stays.
+        let mut new = Wk::begin(&server, &on("phone", 1, &slave)).await.ok().expect("connects");
+        assert_eq!(old.ended().await, None);
+        assert_eq!(new.send("", "x", 1, b"{}").await.reason, Reason::SUCCESS);
+        stays.recv().await;
+        // A master: all others of its kind are told to stay away. It is the token of another kind here, so that setting it
+        // kicks nobody.
+        let pc = token(&server, &uid, 2, 1).await;
+        let mut first = Wk::begin(&server, &on("one", 2, &pc)).await.ok().expect("connects");
+        let _second = Wk::begin(&server, &on("two", 2, &pc)).await.ok().expect("connects");
+        assert_eq!(first.ended().await, Some((Reason::CONNECT_KICK, "login in other device".to_owned())));
+        assert_eq!(stays.pending().await, []);
+        // What a back end ends is told too.
+        server.app.hub().remove_token(server.uid(&uid), DeviceFlag(1)).await.expect("removed");
+        for client in [&mut new, &mut stays] {
+            assert_eq!(client.ended().await, Some((Reason::CONNECT_KICK, "server kick".to_owned())));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_ends_native_sessions_of_its_kind_too() {
+    let server = Server::on_memory().await;
+    let token = token(&server, "alice", 1, 1).await;
+    let mut native = Client::connect(&server, &token, protocol::native::Encoding::Json, |c| {
+        c.device_flag = 1;
+        c.device_id = "tab".into();
+    })
+    .await;
+    let _master = Wk::begin(&server, &Hello::new(5, Way::WebSocket, "alice", &token)).await.ok().expect("connects");
+    let (closing, number) = native.ended().await;
+    assert_eq!((&*closing.expect("told").reason, number), ("other_device", Some(4010)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_closes_without_disconnect_so_that_clients_come_back() {
+    let server = Server::on_memory().await;
+    let mut socket = Wk::connect(&server, 5, Way::WebSocket, "a").await;
+    let mut stream = Wk::connect(&server, 6, Way::Tcp, "b").await;
+    let unready = Wk::open(&server, 5, Way::Tcp).await;
+    let ended = tokio::spawn(async move {
+        assert_eq!((socket.ended().await, socket.close_number), (None, Some(1012)));
+        assert_eq!(stream.ended().await, None);
+        drop(unready);
+    });
+    let report = server.app.drain().await;
+    assert!(report.clean && report.sessions == 2, "{report}");
+    ended.await.expect("ended as they should");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_sockets_before_and_after_connack() {
+    let server = Server::on_memory_with(|c| {
+        c.session.connect_timeout_ms = 300;
+        c.session.heartbeat_ms = 500;
+        c.session.idle_timeout_ms = 1_500;
+    })
+    .await;
+    for way in [Way::WebSocket, Way::Tcp] {
+        let mut unready = Wk::open(&server, 5, way).await;
+        unready.write(&[0x10]).await;
+        unready.gone().await;
+        let mut silent = Wk::connect(&server, 5, way, "silent").await;
+        // It is asked nothing: the JavaScript SDKs lose packets behind a PING.
+        assert_eq!(silent.ended().await, None);
+        assert_eq!(silent.close_number, (way == Way::WebSocket).then_some(4005));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_connections_hold() {
+    let server = Server::on_memory_with(|c| c.limits.connections_per_user_max = 2).await;
+    let token = token(&server, "u", 1, 0).await;
+    for way in [Way::WebSocket, Way::Tcp] {
+        let hello = Hello::new(5, way, "u", &token);
+        let _one = Wk::begin(&server, &hello).await.ok().expect("connects");
+        let _two = Wk::begin(&server, &hello).await.ok().expect("connects");
+        // Closed and not refused: a failure CONNACK would make the SDKs give up.
+        assert_eq!(Wk::begin(&server, &hello).await.err(), Some(None));
+        drop((_one, _two));
+        let uid = server.uid("u");
+        until("both are gone", || server.app.hub().online(std::slice::from_ref(&uid)).is_empty()).await;
+    }
+}

@@ -1,0 +1,9 @@
+//! Proves: WuKongIM's clients of versions 2, 5 and 6 work unchanged over WebSocket and TCP, and its Easy SDKs over JSON-RPC,
+//! among themselves and with native clients. Clients are built from the protocol crate's other side.
+
+mod begin;
+mod chat;
+mod client;
+mod hostile;
+mod rpc;
+mod stream;
