@@ -298,6 +298,7 @@ pub(crate) fn hub_limits(config: &Config) -> HubLimits {
             customer_service_in_flight_max: config.limits.customer_service.in_flight_max,
             group_members_max: config.limits.group.members_max,
             customer_service_members_max: config.limits.customer_service.members_max,
+            contacts_only: false,
         },
         commit: CommitLimits {
             lot_records_max: config.commit.lot_records_max,

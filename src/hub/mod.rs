@@ -26,6 +26,7 @@ use crate::store::{Commit, Record, Store};
 pub mod administration;
 pub mod broker;
 pub mod chats;
+pub mod commands;
 pub mod committer;
 pub mod conversations;
 pub mod delivery;
@@ -33,6 +34,7 @@ pub mod drafts;
 pub mod files;
 pub mod groups;
 pub mod inbox;
+pub mod listings;
 pub mod messages;
 pub mod outbox;
 pub mod people;
@@ -216,6 +218,8 @@ pub struct Shared {
     pub files: Files,
     /// What users change about themselves, one change after the other.
     pub decisions: Decisions,
+    /// What users were last told lies in their queues of commands.
+    pub commands: commands::Answers,
     draining: AtomicBool,
     passing_ids: AtomicU64,
 }
@@ -293,6 +297,7 @@ impl Hub {
             pending: AtomicUsize::new(0),
             files,
             decisions: Decisions::default(),
+            commands: commands::Answers::default(),
             draining: AtomicBool::new(false),
             passing_ids: AtomicU64::new((1 << 52) + (now_s << 20)),
         };

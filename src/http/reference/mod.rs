@@ -26,14 +26,13 @@ use crate::domain::identity::Identity;
 use crate::domain::message::{Draft, Durability, MessageFlags};
 use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
+use crate::domain::user::SYSTEM_UID;
 use crate::hub::Sent;
 use crate::hub::conversations::MessageSync;
 use crate::voices;
 
 mod wire;
 
-/// Sends without a sender come from here (section 15, 5).
-pub const SYSTEM_UID: &str = "____system";
 /// Payload bytes of one page of history, about; a page cut by it says `more`.
 const PAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most uids in one question about who is online.

@@ -16,7 +16,7 @@ use crate::domain::refusal::Refusal;
 use crate::http::HttpState;
 use crate::http::extract::{Auth, Needs, credential};
 use crate::http::problem::Problem;
-use crate::http::reference::SYSTEM_UID;
+use crate::domain::user::SYSTEM_UID;
 use crate::hub::Reader;
 
 /// The header that names the application.

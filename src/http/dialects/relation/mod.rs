@@ -29,7 +29,7 @@ use crate::domain::refusal::Refusal;
 use crate::http::HttpState;
 use crate::http::extract::{Auth, Body, Needs};
 use crate::http::problem::Problem;
-use crate::http::reference::SYSTEM_UID;
+use crate::domain::user::SYSTEM_UID;
 use crate::voices::RelationCode;
 
 mod caller;
