@@ -99,6 +99,7 @@ fn serve(dir: &Path, members: usize) -> Result<()> {
         let mut config = Config { data_dir: dir.to_owned(), shards: 1, ..Config::default() };
         config.listen.socket = "127.0.0.1:0".parse()?;
         config.listen.http = "127.0.0.1:0".parse()?;
+        config.wukong.tcp_listen = None;
         config.limits.connections_max = config.limits.connections_max.max(members + 1_000);
         let app = App::start(config).await?;
         let credentials = Credentials::open(dir)?;

@@ -15,8 +15,10 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 pub mod keys;
+mod wukong;
 
 use keys::{ENV_CONFIG_FILE, ENV_PREFIX, KEYS, Key, Kind};
+pub use wukong::Wukong;
 
 /// File that is read when no other is named and it exists in the working directory.
 pub const DEFAULT_FILE: &str = "chinwag.toml";
@@ -63,6 +65,8 @@ pub struct Config {
     pub http: Http,
     /// The dialect of relation.txt.
     pub relation: Relation,
+    /// WuKongIM's protocols.
+    pub wukong: Wukong,
 }
 
 /// Listeners.
@@ -369,6 +373,7 @@ impl Default for Config {
             search: Search { on: true },
             http: Http { connections_max: 4096, body_bytes_max: 4 * MIB, request_timeout_ms: 30_000 },
             relation: Relation { http_errors: false },
+            wukong: Wukong::default(),
         }
     }
 }
@@ -436,7 +441,7 @@ impl Config {
                 self.conversation.msg_count_default, self.conversation.msg_count_max
             ));
         }
-        Ok(())
+        self.wukong.check(self)
     }
 
     /// The text of `config.example.toml`: every key with its default, unit, range, variable and why.
@@ -670,6 +675,7 @@ fn check_value(key: &Key, value: &Value, origin: &str) -> Result<(), ConfigError
             integer(value).and_then(|n| u64::try_from(n).ok()).is_some_and(|n| (min..=max).contains(&n))
         }
         Kind::Address => value.as_str().is_some_and(|t| t.parse::<SocketAddr>().is_ok()),
+        Kind::AddressOrOff => value.as_str().is_some_and(|t| t.is_empty() || t.parse::<SocketAddr>().is_ok()),
         Kind::Text => value.as_str().is_some(),
         Kind::Word(words) => value.as_str().is_some_and(|t| words.contains(&t)),
         Kind::Secret => value.as_str().is_some_and(|t| t.len() >= 24),
@@ -700,7 +706,7 @@ fn parse_text(key: &Key, text: &str, origin: &str) -> Result<Value, ConfigError>
         },
         // Whitespace around a secret comes from files and `echo`, never from the secret.
         Kind::Secret => Value::from(text.trim()),
-        Kind::Address | Kind::Text | Kind::Word(_) => Value::from(text),
+        Kind::Address | Kind::AddressOrOff | Kind::Text | Kind::Word(_) => Value::from(text),
     };
     check_value(key, &value, origin)?;
     Ok(value)

@@ -22,6 +22,8 @@ fn command(data: &Path, args: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
         command.env_remove(name);
     }
+    // Its default is one port for all of this machine.
+    command.env("CHINWAG_WUKONG_TCP_LISTEN", "");
     command.current_dir(data.parent().expect("a parent")).args(args).arg("--data-dir").arg(data);
     command
 }

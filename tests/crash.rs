@@ -97,6 +97,7 @@ fn command(dir: &Path, tight: bool) -> Command {
     }
     command.current_dir(dir).arg("--data-dir").arg(dir.join("data"));
     command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "warn"]);
+    command.args(["--set", "wukong.tcp_listen="]);
     if tight {
         // Kills meet checkpoints and new segments.
         command.args(["--set", "store.checkpoint_interval_ms=100"]);

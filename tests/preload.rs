@@ -54,6 +54,7 @@ fn start(dir: &Path, data: &Path, shim: &Path, shadow: Option<&Path>) -> Result<
     let log = dir.join("stderr");
     command.current_dir(dir).arg("--data-dir").arg(data);
     command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "warn"]);
+    command.args(["--set", "wukong.tcp_listen="]);
     command.args(["--set", "store.checkpoint_interval_ms=100", "--set", "store.checkpoint_log_bytes_max=1048576"]);
     command.args(["--set", "store.segment_bytes_max=1048576"]);
     command.env("LD_PRELOAD", shim).env("DISK_DATA", data).env("DISK_CONTROL", dir.join("control"));

@@ -98,6 +98,9 @@ struct Settings {
     /// Where the HTTP API listens (listen.http)
     #[arg(long, global = true, value_name = "ADDRESS:PORT", help_heading = "Settings")]
     listen_http: Option<String>,
+    /// Where WuKongIM's clients connect over TCP, empty: nowhere (wukong.tcp_listen)
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", help_heading = "Settings")]
+    wukong_tcp_listen: Option<String>,
     /// Connection shards, 0: one per core (shards)
     #[arg(long, global = true, value_name = "N", help_heading = "Settings")]
     shards: Option<String>,
@@ -170,6 +173,7 @@ impl Settings {
         named("data_dir", &self.data_dir, "--data-dir");
         named("listen.socket", &self.listen_socket, "--listen-socket");
         named("listen.http", &self.listen_http, "--listen-http");
+        named("wukong.tcp_listen", &self.wukong_tcp_listen, "--wukong-tcp-listen");
         named("shards", &self.shards, "--shards");
         named("log.level", &self.log_level, "--log-level");
         named("log.format", &self.log_format, "--log-format");
@@ -280,7 +284,7 @@ mod tests {
     #[test]
     fn every_flag_is_a_key() {
         let line = "chinwag --data-dir d --listen-socket 127.0.0.1:1 --listen-http 127.0.0.1:2 --shards 1 --insecure \
-                    --log-level info --log-format json";
+                    --wukong-tcp-listen 127.0.0.1:3 --log-level info --log-format json";
         let mut sources = parse(line).settings.sources().expect("valid");
         sources.env.clear();
         sources.file = Some("/dev/null".into());

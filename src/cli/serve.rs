@@ -28,6 +28,9 @@ pub(super) fn run(loaded: Loaded) -> Result<Exit, Failure> {
 async fn serve(config: Config) -> Result<Exit, Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    for open in config.wukong.warnings() {
+        tracing::warn!("{open}");
+    }
     // seam: everything of a server is behind these four verbs.
     let app = App::start(config.clone()).await.map_err(|e| Failure::new(Exit::Start, format_args!("{e:#}")))?;
     print_banner(&banner(&config, &app));

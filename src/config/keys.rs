@@ -15,6 +15,8 @@ pub enum Kind {
     },
     /// `address:port`.
     Address,
+    /// `address:port`, or the empty text: off.
+    AddressOrOff,
     /// Free text.
     Text,
     /// One of a few words.
@@ -50,6 +52,7 @@ impl Key {
             Kind::Flag => "true or false".into(),
             Kind::Number { min, max } => format!("{} to {}", super::grouped(min.into()), super::grouped(max.into())),
             Kind::Address => "address:port".into(),
+            Kind::AddressOrOff => "address:port, or empty: off".into(),
             Kind::Text => self.unit.into(),
             Kind::Word(words) => words.join(" or "),
             Kind::Secret => "text of at least 24 characters, environment only".into(),
@@ -435,6 +438,30 @@ pub const KEYS: &[Key] = &[
         Kind::Flag,
         "",
         "Whether refusals under /api/v1 (but /api/v1/chat) have a 4xx or 5xx status; else 200 with their code in the body.",
+    ),
+    key(
+        "wukong.tcp_listen",
+        Kind::AddressOrOff,
+        "address:port",
+        "Where WuKongIM's clients connect over TCP; those over WebSocket use listen.socket. Port 0 takes any free one. Empty: off.",
+    ),
+    key(
+        "wukong.encryption",
+        Kind::Flag,
+        "",
+        "WuKongIM's payload encryption, which its JavaScript clients need. Off: a CONNECT without a key is taken and payloads travel as they are. It is no protection of a connection, TLS is.",
+    ),
+    key(
+        "wukong.token_auth",
+        Kind::Flag,
+        "",
+        "Whether WuKongIM's clients need their token. Off, as is WuKongIM's own default: anybody connects as any user, so only on loopback or with insecure.",
+    ),
+    key(
+        "wukong.api_open",
+        Kind::Flag,
+        "",
+        "Whether WuKongIM's HTTP routes take requests without a key, as WuKongIM does by default: anybody is admin there, so only on loopback or with insecure.",
     ),
 ];
 

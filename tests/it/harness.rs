@@ -35,6 +35,7 @@ pub fn config(dir: &tempfile::TempDir) -> Config {
     let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
     config.listen.socket = "127.0.0.1:0".parse().expect("address");
     config.listen.http = "127.0.0.1:0".parse().expect("address");
+    config.wukong.tcp_listen = Some("127.0.0.1:0".parse().expect("address"));
     config.shards = 2;
     config
 }
