@@ -167,7 +167,10 @@ impl App {
                     }
                     _ => anyhow::anyhow!("listen.socket = {addr} cannot be bound: {error}"),
                 })?;
-        let state = HttpState::new(hub.clone(), credentials, metrics, config, root_key.clone());
+        // With the port that was taken for 0.
+        let mut bound = config.clone();
+        bound.listen.socket = gateway.addr();
+        let state = HttpState::new(hub.clone(), credentials, metrics, &bound, root_key.clone());
         let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
         Ok((root_key, gateway, http))
     }
@@ -298,7 +301,7 @@ pub(crate) fn hub_limits(config: &Config) -> HubLimits {
             customer_service_in_flight_max: config.limits.customer_service.in_flight_max,
             group_members_max: config.limits.group.members_max,
             customer_service_members_max: config.limits.customer_service.members_max,
-            contacts_only: false,
+            contacts_only: !config.wukong.whitelist_off_of_person,
         },
         commit: CommitLimits {
             lot_records_max: config.commit.lot_records_max,

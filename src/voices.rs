@@ -195,6 +195,9 @@ pub const NO_SUCH_PATH: Voice =
 /// A method the path does not have.
 pub const METHOD_NOT_ALLOWED: Voice =
     row("method_not_allowed", 405, 11, RelationCode::METHOD, "MethodNotAllowed", CloseReason::ProtocolError);
+/// A route of WuKongIM's that this server does not have.
+pub const NOT_SUPPORTED: Voice =
+    row("not_supported", 400, 11, RelationCode::PARAMETER, "NotOffered", CloseReason::ProtocolError);
 /// A request that took longer than its limit.
 pub const TIMED_OUT: Voice = row("timed_out", 503, 15, RelationCode::UNAVAILABLE, "Unavailable", CloseReason::Draining);
 
@@ -328,6 +331,7 @@ pub(crate) mod tests {
             RANGE_NOT_SATISFIABLE,
             NO_SUCH_PATH,
             METHOD_NOT_ALLOWED,
+            NOT_SUPPORTED,
             TIMED_OUT,
             INTERNAL,
         ];

@@ -62,18 +62,11 @@ impl Answers {
 }
 
 /// The highest seq of a channel at or above `floor` whose message is not after `taken`.
-fn taken_seq(
-    store: &dyn Store,
-    channel: ChannelNo,
-    floor: u64,
-    head: u64,
-    taken: Version,
-) -> Result<u64, Refusal> {
+fn taken_seq(store: &dyn Store, channel: ChannelNo, floor: u64, head: u64, taken: Version) -> Result<u64, Refusal> {
     let (mut low, mut high) = (floor, head);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
-        let range =
-            SeqRange { first: middle, last: high, limit: DAMAGED_MAX, bytes_max: 1, newest_first: false };
+        let range = SeqRange { first: middle, last: high, limit: DAMAGED_MAX, bytes_max: 1, newest_first: false };
         let found = store.messages(channel, range).map_err(refuse)?;
         match found.iter().find(|message| message.message_id > Version::ZERO) {
             Some(message) if message.message_id <= taken => low = message.message_seq.get(),

@@ -189,7 +189,12 @@ mod tests {
         let relation = |contact, blocked| Relation { contact, blocked };
         let before = [(uid("b"), relation(true, false)), (uid("c"), relation(false, true))];
         for (list, how, peers, expected) in [
-            (ChannelList::Deny, ListChange::Add, vec!["b", "c", "d", "a"], vec![("b", (true, true)), ("d", (false, true))]),
+            (
+                ChannelList::Deny,
+                ListChange::Add,
+                vec!["b", "c", "d", "a"],
+                vec![("b", (true, true)), ("d", (false, true))],
+            ),
             (ChannelList::Deny, ListChange::Set, vec!["d"], vec![("c", (false, false)), ("d", (false, true))]),
             (ChannelList::Deny, ListChange::Set, vec![], vec![("c", (false, false))]),
             (ChannelList::Deny, ListChange::Remove, vec!["b", "c", "x"], vec![("c", (false, false))]),

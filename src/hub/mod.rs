@@ -35,6 +35,7 @@ pub mod files;
 pub mod groups;
 pub mod inbox;
 pub mod listings;
+pub mod lookups;
 pub mod messages;
 pub mod outbox;
 pub mod people;
@@ -561,6 +562,20 @@ impl Hub {
                 shard.inbox.push(ShardEvent::Close { place, reason });
             }
         }
+    }
+
+    /// Closes one session of a user, or all of them (`None`). Returns how many were there.
+    pub fn close_sessions(&self, uid: &Uid, session: Option<sessions::SessionId>, reason: CloseReason) -> usize {
+        let places = self.shared.sessions.places(uid.as_str());
+        let wanted = places.into_iter().filter(|place| session.is_none_or(|session| place.session == session));
+        let mut closed = 0;
+        for place in wanted {
+            if let Some(shard) = self.shared.shards.get(usize::from(place.shard)) {
+                shard.inbox.push(ShardEvent::Close { place, reason });
+                closed += 1;
+            }
+        }
+        closed
     }
 
     /// Creates or replaces an API key.

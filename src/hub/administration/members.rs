@@ -78,9 +78,7 @@ pub(super) fn plan_change(
         | AdminOp::RemoveMembers { .. }
         | AdminOp::List { .. }
         | AdminOp::Disband
-        | AdminOp::Create { .. } => {
-            Ok(Err(Refusal::Internal))
-        }
+        | AdminOp::Create { .. } => Ok(Err(Refusal::Internal)),
     }
 }
 

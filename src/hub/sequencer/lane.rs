@@ -454,9 +454,7 @@ fn record_bytes(record: &Record) -> usize {
     match record {
         Record::MembersAdded { uids, .. }
         | Record::MembersRemoved { uids, .. }
-        | Record::ChannelListed { uids, .. } => {
-            uids.iter().map(|uid| uid.as_str().len() + 8).sum()
-        }
+        | Record::ChannelListed { uids, .. } => uids.iter().map(|uid| uid.as_str().len() + 8).sum(),
         _ => 64,
     }
 }

@@ -386,9 +386,8 @@ impl View {
 
     pub fn listed(&self, channel: ChannelNo, list: ChannelList) -> Result<Vec<Uid>> {
         let hot = |state: &ChannelState, found: &mut Vec<Uid>| channel::hot_listed(state, list, found);
-        let mut listed = self.of_people(channel, hot, |cold, found| {
-            channel::cold_listed(&self.db, channel.0, cold, list, found)
-        })?;
+        let mut listed =
+            self.of_people(channel, hot, |cold, found| channel::cold_listed(&self.db, channel.0, cold, list, found))?;
         listed.sort_unstable();
         Ok(listed)
     }

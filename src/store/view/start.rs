@@ -101,7 +101,7 @@ pub fn open_verified(path: &Path, cache_bytes: u64, faults: Faults) -> Result<Op
         sum: 0,
         mark,
         server: ServerState::default(),
-            registers: Registers::default(),
+        registers: Registers::default(),
         changes: Vec::new(),
         persons: Numbers::default(),
         next_channel: 0,
