@@ -169,7 +169,11 @@ impl App {
             wukong_tcp: config.wukong.tcp_listen.map(|addr| bind("wukong.tcp_listen", addr)).transpose()?,
         };
         let gateway = Gateway::start(doors, hub.clone(), credentials.clone(), gateway_limits(config))?;
-        let state = HttpState::new(hub.clone(), credentials, metrics, config, root_key.clone());
+        // With the ports that were taken for 0.
+        let mut bound = config.clone();
+        bound.listen.socket = gateway.addr();
+        bound.wukong.tcp_listen = gateway.wukong_addr();
+        let state = HttpState::new(hub.clone(), credentials, metrics, &bound, root_key.clone());
         let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
         Ok((root_key, gateway, http))
     }
@@ -305,6 +309,7 @@ pub(crate) fn hub_limits(config: &Config) -> HubLimits {
             customer_service_in_flight_max: config.limits.customer_service.in_flight_max,
             group_members_max: config.limits.group.members_max,
             customer_service_members_max: config.limits.customer_service.members_max,
+            contacts_only: !config.wukong.whitelist_off_of_person,
         },
         commit: CommitLimits {
             lot_records_max: config.commit.lot_records_max,

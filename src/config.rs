@@ -18,7 +18,7 @@ pub mod keys;
 mod wukong;
 
 use keys::{ENV_CONFIG_FILE, ENV_PREFIX, KEYS, Key, Kind};
-pub use wukong::Wukong;
+pub use wukong::{External, Wukong};
 
 /// File that is read when no other is named and it exists in the working directory.
 pub const DEFAULT_FILE: &str = "chinwag.toml";
@@ -67,6 +67,8 @@ pub struct Config {
     pub relation: Relation,
     /// WuKongIM's protocols.
     pub wukong: Wukong,
+    /// Where clients are told to connect.
+    pub external: External,
 }
 
 /// Listeners.
@@ -374,6 +376,7 @@ impl Default for Config {
             http: Http { connections_max: 4096, body_bytes_max: 4 * MIB, request_timeout_ms: 30_000 },
             relation: Relation { http_errors: false },
             wukong: Wukong::default(),
+            external: External::default(),
         }
     }
 }

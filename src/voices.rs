@@ -140,6 +140,8 @@ pub fn of(refusal: &Refusal) -> Voice {
         },
         Refusal::NotMember => rule(native, 3, Rel::NOT_MEMBER, "NotMember"),
         Refusal::Blocked | Refusal::StrangerRefused => rule(native, 4, Rel::STRANGER, "Blocked"),
+        Refusal::Denied => rule(native, 4, Rel::CLOSED, "Denied"),
+        Refusal::NotListed => rule(native, 13, Rel::CLOSED, "NotListed"),
         Refusal::ChannelBanned => rule(native, 19, Rel::CLOSED, "ChatBanned"),
         Refusal::ChannelDisbanded => rule(native, 24, Rel::CLOSED, "ChatDisbanded"),
         Refusal::SendBanned => rule(native, 25, Rel::CLOSED, "SendBanned"),
@@ -193,6 +195,9 @@ pub const NO_SUCH_PATH: Voice =
 /// A method the path does not have.
 pub const METHOD_NOT_ALLOWED: Voice =
     row("method_not_allowed", 405, 11, RelationCode::METHOD, "MethodNotAllowed", CloseReason::ProtocolError);
+/// A route of WuKongIM's that this server does not have.
+pub const NOT_SUPPORTED: Voice =
+    row("not_supported", 400, 11, RelationCode::PARAMETER, "NotOffered", CloseReason::ProtocolError);
 /// A request that took longer than its limit.
 pub const TIMED_OUT: Voice = row("timed_out", 503, 15, RelationCode::UNAVAILABLE, "Unavailable", CloseReason::Draining);
 
@@ -226,6 +231,8 @@ pub(crate) mod tests {
         Refusal::NotMember => Refusal::NotMember,
         Refusal::Blocked => Refusal::Blocked,
         Refusal::StrangerRefused => Refusal::StrangerRefused,
+        Refusal::Denied => Refusal::Denied,
+        Refusal::NotListed => Refusal::NotListed,
         Refusal::TooLate { .. } => Refusal::TooLate { action: "revoke", within_s: 120 },
         Refusal::MessageGone => Refusal::MessageGone,
         Refusal::ChannelBanned => Refusal::ChannelBanned,
@@ -287,6 +294,8 @@ pub(crate) mod tests {
                 ("not_member", 3),
                 ("blocked", 4),
                 ("stranger_refused", 4),
+                ("denied", 4),
+                ("not_listed", 13),
                 ("channel_banned", 19),
                 ("channel_disbanded", 24),
                 ("send_banned", 25),
@@ -322,6 +331,7 @@ pub(crate) mod tests {
             RANGE_NOT_SATISFIABLE,
             NO_SUCH_PATH,
             METHOD_NOT_ALLOWED,
+            NOT_SUPPORTED,
             TIMED_OUT,
             INTERNAL,
         ];

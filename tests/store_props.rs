@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chinwag::domain::channel::{ChannelProfile, ChannelSettings, Role};
+use chinwag::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role};
 use chinwag::domain::conversation::ConversationFlags;
 use chinwag::domain::file::FileRecord;
 use chinwag::domain::identity::Scopes;
@@ -111,6 +111,24 @@ enum Step {
         peer: u8,
         bits: u8,
     },
+    Listed {
+        channel: u32,
+        allow: bool,
+        on: bool,
+        users: Vec<u8>,
+    },
+    SystemUser {
+        user: u8,
+        on: bool,
+    },
+    CommandsRead {
+        user: u8,
+        position: u8,
+    },
+    AddressBlocked {
+        address: u8,
+        on: bool,
+    },
     File {
         file: u8,
         content: u8,
@@ -186,6 +204,7 @@ fn step() -> impl Strategy<Value = Step> {
             }),
         8 => altering_step(),
         5 => people_step(),
+        3 => listing_step(),
         3 => (channel.clone(), users.clone(), any::<u8>())
             .prop_map(|(channel, users, floor)| Step::Join { channel, users, floor }),
         2 => (channel.clone(), users).prop_map(|(channel, users)| Step::Leave { channel, users }),
@@ -234,6 +253,23 @@ fn people_step() -> impl Strategy<Value = Step> {
         2 => (0..4u8, 0..3u8).prop_map(|(file, content)| Step::File { file, content }),
         1 => (0..4u8).prop_map(|file| Step::FileRemoved { file }),
     ]
+}
+
+/// Lists, system users, commands, addresses.
+fn listing_step() -> impl Strategy<Value = Step> {
+    let users = prop::collection::vec(0..60u8, 1..40);
+    prop_oneof![
+        5 => (0..CHANNELS, any::<bool>(), any::<bool>(), users)
+            .prop_map(|(channel, allow, on, users)| Step::Listed { channel, allow, on, users }),
+        1 => (0..3u8, any::<bool>()).prop_map(|(user, on)| Step::SystemUser { user, on }),
+        1 => (0..6u8, any::<u8>()).prop_map(|(user, position)| Step::CommandsRead { user, position }),
+        1 => (0..3u8, any::<bool>()).prop_map(|(address, on)| Step::AddressBlocked { address, on }),
+    ]
+}
+
+/// A user of a list: one of those who also write, or of many who do nothing else.
+fn listed(n: u8) -> Uid {
+    if n < 6 { uid(n) } else { Uid::from_stored(&format!("listed-{n}-with-a-name-of-some-length")) }
 }
 
 struct Pair {
@@ -450,6 +486,20 @@ impl Pair {
                 let relation = Relation { contact: bits & 1 != 0, blocked: bits & 2 != 0 };
                 self.commit(vec![Record::Relation { uid: uid(user), peer: uid(peer), relation }]);
             }
+            Step::Listed { channel, allow, on, users } => {
+                let channel = self.channel(channel);
+                let list = if allow { ChannelList::Allow } else { ChannelList::Deny };
+                let uids = users.into_iter().map(listed).collect();
+                self.commit(vec![Record::ChannelListed { channel, list, on, uids }]);
+            }
+            Step::SystemUser { user, on } => self.commit(vec![Record::SystemUser { uid: uid(user), on }]),
+            Step::CommandsRead { user, position } => {
+                let (position, message_id) = (u64::from(position), Version::new(7 + u64::from(position)));
+                self.commit(vec![Record::CommandsRead { uid: uid(user), position, message_id }]);
+            }
+            Step::AddressBlocked { address, on } => {
+                self.commit(vec![Record::AddressBlocked { address: [10, 0, 0, address].into(), on }]);
+            }
             Step::File { file: n, content } => self.commit(vec![Record::File(Box::new(FileRecord {
                 file_id: file(n),
                 uploader: (n > 0).then(|| uid(n)),
@@ -567,6 +617,7 @@ impl Pair {
             assert_eq!(store.user_known(&user).expect("read"), model.user_known(&user).expect("read"), "{user}");
             assert_eq!(store.user_settings(&user).expect("read"), model.user_settings(&user).expect("read"));
             assert_eq!(store.relations(&user).expect("read"), model.relations(&user).expect("read"));
+            assert_eq!(store.commands_read(&user).expect("read"), model.commands_read(&user).expect("read"));
             for peer in (0..6).map(uid) {
                 assert_eq!(store.relation(&user, &peer).expect("read"), model.relation(&user, &peer).expect("read"));
             }
@@ -613,6 +664,9 @@ impl Pair {
             );
         }
         assert_eq!(store.api_keys(), model.api_keys());
+        assert_eq!(store.system_users(), model.system_users());
+        assert_eq!(store.is_system_user(&uid(0)), model.is_system_user(&uid(0)));
+        assert_eq!(store.blocked_addresses(), model.blocked_addresses());
         assert_eq!(store.stats().channels, model.stats().channels);
     }
 
@@ -627,6 +681,12 @@ impl Pair {
         assert_eq!(members(store), members(model));
         assert_eq!(store.memberships(no).expect("read"), model.memberships(no).expect("read"));
         assert_eq!(store.profile(no).expect("read"), model.profile(no).expect("read"));
+        for list in [ChannelList::Deny, ChannelList::Allow] {
+            assert_eq!(store.listed(no, list).expect("read"), model.listed(no, list).expect("read"));
+        }
+        for user in (0..60).map(listed) {
+            assert_eq!(store.listing(no, &user).expect("read"), model.listing(no, &user).expect("read"), "{user}");
+        }
         for since in [Version::ZERO, since, model.version()] {
             for max in [0, 1, 7, 10_000] {
                 let changes = |store: &dyn Store| store.message_changes(no, since, max).expect("read");
@@ -634,6 +694,10 @@ impl Pair {
             }
         }
         let head = self.head(no);
+        for (floor, max) in [(0, 10_000), (0, 3), (head / 2, 7), (head, 5)] {
+            let commands = |store: &dyn Store| store.commands_after(no, floor, max).expect("read");
+            assert_eq!(commands(store), commands(model), "above {floor}, at most {max}");
+        }
         let seqs: Vec<u64> = (0..=head + 1).step_by(1 + head as usize / 17).chain([head, head + 1]).collect();
         for &seq in &seqs {
             assert_eq!(store.digest(no, seq).expect("read"), model.digest(no, seq).expect("read"));

@@ -463,6 +463,36 @@ pub const KEYS: &[Key] = &[
         "",
         "Whether WuKongIM's HTTP routes take requests without a key, as WuKongIM does by default: anybody is admin there, so only on loopback or with insecure.",
     ),
+    key(
+        "wukong.api_send_checks",
+        Kind::Flag,
+        "",
+        "Whether sends with an API key are checked like a client's, as in WuKongIM v3. Off, as in v2: they are held to ban and disband only.",
+    ),
+    key(
+        "wukong.whitelist_off_of_person",
+        Kind::Flag,
+        "",
+        "Whether anybody may write to a user (WuKongIM's whitelistOffOfPerson). Off: only who is on the user's whitelist, which are the user's contacts, unless the user's own channel has allow_stranger.",
+    ),
+    key(
+        "external.tcp_addr",
+        Kind::Text,
+        "host:port, or empty",
+        "What /route tells WuKongIM's clients for TCP. Empty: wukong.tcp_listen.",
+    ),
+    key(
+        "external.ws_addr",
+        Kind::Text,
+        "a ws:// address, or empty",
+        "What /route tells WuKongIM's clients for WebSocket. Empty: listen.socket.",
+    ),
+    key(
+        "external.wss_addr",
+        Kind::Text,
+        "a wss:// address, or empty",
+        "What /route tells WuKongIM's clients for WebSocket behind TLS: the proxy that ends it. Empty: none.",
+    ),
 ];
 
 /// The key of this name.

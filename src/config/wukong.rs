@@ -19,6 +19,22 @@ pub struct Wukong {
     pub token_auth: bool,
     /// Whether WuKongIM's HTTP routes take requests without a key.
     pub api_open: bool,
+    /// Whether sends with an API key are checked like a client's.
+    pub api_send_checks: bool,
+    /// Whether anybody may write to a user; else only contacts may.
+    pub whitelist_off_of_person: bool,
+}
+
+/// Where clients are told to connect; empty: where the listeners are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// WKProto over TCP, `host:port`.
+    pub tcp_addr: String,
+    /// WebSocket, `ws://host:port/path`.
+    pub ws_addr: String,
+    /// WebSocket behind TLS, `wss://host:port/path`.
+    pub wss_addr: String,
 }
 
 impl Default for Wukong {
@@ -28,6 +44,8 @@ impl Default for Wukong {
             encryption: true,
             token_auth: true,
             api_open: false,
+            api_send_checks: false,
+            whitelist_off_of_person: true,
         }
     }
 }

@@ -19,6 +19,69 @@ pub struct ChannelSettings {
     pub allow_stranger: bool,
 }
 
+/// One of a channel's two lists of users (black and white lists, wukongim-http.md 4.5). A person channel has none: who is
+/// blocked by a user and who is a contact is the user's relations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ChannelList {
+    /// Who is on it may not send.
+    Deny = 0,
+    /// While anybody is on it, only who is on it may send.
+    Allow = 1,
+}
+
+impl ChannelList {
+    /// The stable word of exports.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+
+    /// Reads the stable word.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        [Self::Deny, Self::Allow].into_iter().find(|list| list.code() == code)
+    }
+}
+
+/// On which lists of a channel a user is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// On the deny list.
+    pub denied: bool,
+    /// On the allow list.
+    pub allowed: bool,
+}
+
+impl Listing {
+    /// Whether the user is on neither.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// The listing after a change of one list.
+    #[must_use]
+    pub fn with(self, list: ChannelList, on: bool) -> Self {
+        match list {
+            ChannelList::Deny => Self { denied: on, ..self },
+            ChannelList::Allow => Self { allowed: on, ..self },
+        }
+    }
+
+    /// Whether the user is on a list.
+    #[must_use]
+    pub fn on(self, list: ChannelList) -> bool {
+        match list {
+            ChannelList::Deny => self.denied,
+            ChannelList::Allow => self.allowed,
+        }
+    }
+}
+
 /// What a member may do in a group beyond writing. Each may do all the one before may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
@@ -283,6 +346,13 @@ pub fn named_set_id(owner: &Uid, name: &ClientMsgNo, uids: &[Uid]) -> String {
     uuid::Uuid::new_v5(&CHAT_IDS, name.as_bytes()).hyphenated().to_string()
 }
 
+/// The channel of commands to exactly these users: one per set.
+#[must_use]
+pub fn command_channel(uids: &[Uid]) -> ChannelKey {
+    let id = uuid::Uuid::new_v5(&CHAT_IDS, format!("commands:{}", set_id(uids)).as_bytes());
+    ChannelKey::from_stored(&id.hyphenated().to_string(), ChannelType::Group)
+}
+
 /// The chat id of a project's group (`group` of threads.txt): one per project.
 #[must_use]
 pub fn project_id(project: &str) -> String {
@@ -296,32 +366,73 @@ pub enum Standing {
     Client,
     /// A back end with an API key: only ban and disband apply (wukongim-http.md section 15, 4).
     Trusted,
+    /// A back end with an API key whose sends are checked like a client's (`wukong.api_send_checks`): what a client may not
+    /// know, it may.
+    Checked,
 }
 
-/// Whether a send is allowed: the order of wukongim-http.md section 9 (v2), as far as lists exist.
+/// What is known of who sends to a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sender {
+    /// A system user: held to ban and disband only.
+    pub is_system: bool,
+    /// May not send anywhere.
+    pub send_banned: bool,
+    /// A member of the channel.
+    pub is_member: bool,
+    /// On its lists.
+    pub listing: Listing,
+}
+
+/// What is known of a channel somebody sends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Its type.
+    pub channel_type: ChannelType,
+    /// It was created.
+    pub exists: bool,
+    /// Its settings.
+    pub settings: &'a ChannelSettings,
+    /// Its allow list is not empty.
+    pub has_allow_list: bool,
+}
+
+/// Whether a send is allowed by the channel: the order of wukongim-http.md section 9 (v2). What the recipient of a person
+/// channel allows comes after it ([`crate::domain::user::reception`]).
 ///
 /// # Errors
-/// `ChannelBanned`, `ChannelDisbanded`, `NotMember`, `ChannelNotFound` (a named group that was never created).
-pub fn authorise_send(
-    channel_type: ChannelType,
-    exists: bool,
-    settings: &ChannelSettings,
-    is_member: bool,
-    standing: Standing,
-) -> Result<(), Refusal> {
-    if settings.ban {
+/// `SendBanned`, `ChannelBanned`, `ChannelDisbanded`, `Denied`, `NotMember`, `NotListed`, `ChannelNotFound` (a named group
+/// that was never created).
+pub fn authorise_send(target: Target<'_>, sender: Sender, standing: Standing) -> Result<(), Refusal> {
+    if sender.send_banned && standing != Standing::Trusted {
+        return Err(Refusal::SendBanned);
+    }
+    if target.settings.ban {
         return Err(Refusal::ChannelBanned);
     }
-    if settings.disband {
+    if target.settings.disband {
         return Err(Refusal::ChannelDisbanded);
     }
-    match (channel_type, standing) {
-        (ChannelType::Person | ChannelType::CustomerService, _) => Ok(()),
-        (ChannelType::Group, Standing::Trusted) if exists => Ok(()),
-        (ChannelType::Group, Standing::Trusted) => Err(Refusal::ChannelNotFound),
-        (ChannelType::Group, Standing::Client) if is_member => Ok(()),
-        (ChannelType::Group, Standing::Client) => Err(Refusal::NotMember),
+    if target.channel_type != ChannelType::Group {
+        return Ok(());
     }
+    let is_client = standing == Standing::Client && !sender.is_system;
+    if !target.exists && !is_client {
+        return Err(Refusal::ChannelNotFound);
+    }
+    if standing == Standing::Trusted || sender.is_system {
+        return Ok(());
+    }
+    if sender.listing.denied {
+        return Err(Refusal::Denied);
+    }
+    if !sender.is_member {
+        return Err(Refusal::NotMember);
+    }
+    if target.has_allow_list && !sender.listing.allowed {
+        return Err(Refusal::NotListed);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -52,6 +52,10 @@ pub enum Refusal {
     Blocked,
     /// The recipient takes no messages of strangers and the sender is one.
     StrangerRefused,
+    /// The sender is on the channel's deny list.
+    Denied,
+    /// Only who is listed may send here, and the sender is not.
+    NotListed,
     /// The time in which the sender may revoke or edit is over.
     TooLate {
         /// What came too late.
@@ -136,6 +140,8 @@ impl Refusal {
             | Self::NotMember
             | Self::Blocked
             | Self::StrangerRefused
+            | Self::Denied
+            | Self::NotListed
             | Self::TooLate { .. }
             | Self::ChannelBanned
             | Self::ChannelDisbanded
@@ -161,6 +167,8 @@ impl Refusal {
             Self::NotMember => "not_member",
             Self::Blocked => "blocked",
             Self::StrangerRefused => "stranger_refused",
+            Self::Denied => "denied",
+            Self::NotListed => "not_listed",
             Self::TooLate { .. } => "too_late",
             Self::MessageGone => "message_gone",
             Self::ChannelBanned => "channel_banned",
@@ -211,6 +219,8 @@ impl fmt::Display for Refusal {
             Self::NotMember => f.write_str("not a member of this channel"),
             Self::Blocked => f.write_str("the recipient has blocked the sender"),
             Self::StrangerRefused => f.write_str("the recipient takes no messages of strangers"),
+            Self::Denied => f.write_str("the sender is on the deny list of this channel"),
+            Self::NotListed => f.write_str("only listed users may send here, and the sender is not one"),
             Self::TooLate { action, within_s } => write!(f, "too late to {action}, senders have {within_s} seconds"),
             Self::MessageGone => f.write_str("the message was revoked or has expired"),
             Self::ChannelBanned => f.write_str("the channel is banned"),

@@ -1,5 +1,16 @@
 //! What a user has decided about others: strangers, contacts, blocked users (design.md section 7).
 
+use protocol::ids::Uid;
+
+/// Sends of a back end that names no sender come from this user, who is always a system user (wukongim-http.md 3.4).
+pub const SYSTEM_UID: &str = "____system";
+
+/// Whether this is the built-in system user, in any namespace.
+#[must_use]
+pub fn is_built_in(uid: &Uid) -> bool {
+    uid.bare() == SYSTEM_UID
+}
+
 /// What becomes of a first message from a stranger: a sender who is no contact and to whom this user never wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
@@ -74,16 +85,50 @@ pub enum Reception {
     Blocked,
     /// The recipient refuses strangers and the sender is one.
     StrangerRefused,
+    /// Nobody may write to the recipient.
+    Banned,
+    /// Only contacts may write to the recipient and the sender is none.
+    NotListed,
 }
 
-/// Judges a sender by what the recipient decided. `corresponded`: the recipient has written in the channel, or has accepted
-/// it.
+/// What is known of the recipient of a person channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recipient {
+    /// A system user: anybody may write.
+    pub is_system: bool,
+    /// Banned: nobody may.
+    pub banned: bool,
+    /// Only contacts may.
+    pub contacts_only: bool,
+    /// The recipient's own settings.
+    pub settings: UserSettings,
+    /// What the sender is to the recipient.
+    pub relation: Relation,
+    /// The recipient has written in the channel, or has accepted it.
+    pub corresponded: bool,
+}
+
+/// Judges a sender by what holds of the recipient: the order of wukongim-http.md section 9 (v2, and v1 for bans), then what
+/// the recipient decided about strangers.
 #[must_use]
-pub fn reception(settings: UserSettings, relation: Relation, corresponded: bool) -> Reception {
+pub fn reception(recipient: Recipient) -> Reception {
+    let Recipient { is_system, banned, contacts_only, settings, relation, corresponded } = recipient;
+    if is_system {
+        return Reception::Open;
+    }
+    if banned {
+        return Reception::Banned;
+    }
     if relation.blocked {
         return Reception::Blocked;
     }
-    if relation.contact || corresponded {
+    if relation.contact {
+        return Reception::Open;
+    }
+    if contacts_only {
+        return Reception::NotListed;
+    }
+    if corresponded {
         return Reception::Open;
     }
     match settings.strangers {
@@ -110,8 +155,23 @@ mod tests {
             (Strangers::Quarantine, contact, false, Reception::Open),
             (Strangers::Allow, both, true, Reception::Blocked),
         ] {
-            let judged = reception(UserSettings { strangers }, relation, corresponded);
+            let settings = UserSettings { strangers };
+            let judged = reception(Recipient { settings, relation, corresponded, ..Recipient::default() });
             assert_eq!(judged, expected, "{strangers:?} {relation:?} {corresponded}");
+        }
+        let blocked = Relation { contact: false, blocked: true };
+        let none = Relation::default();
+        for (is_system, banned, contacts_only, relation, corresponded, expected) in [
+            (true, true, true, blocked, false, Reception::Open),
+            (false, true, true, blocked, true, Reception::Banned),
+            (false, false, true, both, true, Reception::Blocked),
+            (false, false, true, none, true, Reception::NotListed),
+            (false, false, true, contact, false, Reception::Open),
+            (false, false, false, none, false, Reception::Open),
+        ] {
+            let settings = UserSettings::default();
+            let recipient = Recipient { is_system, banned, contacts_only, settings, relation, corresponded };
+            assert_eq!(reception(recipient), expected, "{recipient:?}");
         }
     }
 }

@@ -313,6 +313,8 @@ async fn accept(context: &Rc<Context>, listener: Option<TcpListener>, index: usi
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            // Without a word, as WuKongIM does (wukongim-http.md 7.5).
+            Ok((_, peer)) if context.hub.is_address_blocked(peer.ip()) => {}
             Ok((stream, _)) => {
                 let target = context.front.place(index);
                 context.front.loads[target].fetch_add(1, Ordering::Relaxed);

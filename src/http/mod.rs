@@ -6,13 +6,14 @@
 //! envelope of its path; every route but those of [`ops`] that hold no data wants a credential.
 
 use std::any::Any;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -66,6 +67,14 @@ pub struct HttpState {
     /// Counts.
     pub metrics: Arc<Metrics>,
     pub(crate) conversation: crate::config::Conversation,
+    pub(crate) wukong: crate::config::Wukong,
+    pub(crate) external: crate::config::External,
+    /// Where sockets listen.
+    pub(crate) socket_addr: SocketAddr,
+    /// Where this API is configured to listen.
+    pub(crate) http_addr: SocketAddr,
+    /// When the server began.
+    pub(crate) began: Instant,
     pub(crate) body_bytes_max: usize,
     pub(crate) connections_max: usize,
     request_timeout: Duration,
@@ -91,6 +100,11 @@ impl HttpState {
             credentials,
             metrics,
             conversation: config.conversation.clone(),
+            wukong: config.wukong.clone(),
+            external: config.external.clone(),
+            socket_addr: config.listen.socket,
+            http_addr: config.listen.http,
+            began: Instant::now(),
             body_bytes_max: config.http.body_bytes_max,
             connections_max: config.http.connections_max,
             request_timeout: Duration::from_millis(config.http.request_timeout_ms),
@@ -186,8 +200,9 @@ fn class_of(path: &str) -> &'static str {
         "chat" => "m3o",
         "conversation" | "conversations" => "conversation",
         "user" => "user",
-        "channel" => "channel",
-        "message" => "message",
+        "channel" | "tmpchannel" => "channel",
+        "message" | "messages" | "streammessage" => "message",
+        "route" | "varz" | "connz" | "conn" | "system" => "wukong",
         "admin" => "admin",
         "health" | "healthz" | "readyz" | "metrics" | "openapi.json" | "docs" => "ops",
         _ => "unknown",
@@ -223,6 +238,10 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
         route,
     );
     async {
+        if is_blocked(&state, &request) {
+            // As WuKongIM answers it: nothing but the status.
+            return StatusCode::FORBIDDEN.into_response();
+        }
         let mut response = match tokio::time::timeout(timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::TimedOut.into_response(),
@@ -249,6 +268,14 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
     }
     .instrument(span)
     .await
+}
+
+/// Whether a proxy says that the request comes from a blocked address. The peer's own address was looked at when its connection
+/// was accepted, so that this header opens nothing.
+fn is_blocked(state: &HttpState, request: &Request) -> bool {
+    let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let first = forwarded.and_then(|list| list.split(',').next()?.trim().parse::<IpAddr>().ok());
+    first.is_some_and(|address| state.hub.is_address_blocked(address))
 }
 
 /// The caller's id when it is short and printable, else a new one.

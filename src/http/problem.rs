@@ -46,6 +46,11 @@ pub enum Problem {
     NoSuchPath,
     /// The path has no such method.
     MethodNotAllowed,
+    /// A route of WuKongIM's that this server does not have.
+    NotSupported {
+        /// Why, or what to use instead.
+        note: &'static str,
+    },
     /// The request took longer than the limit.
     TimedOut,
     /// A handler panicked.
@@ -78,6 +83,7 @@ impl Problem {
             Self::RangeNotSatisfiable { .. } => voices::RANGE_NOT_SATISFIABLE,
             Self::NoSuchPath => voices::NO_SUCH_PATH,
             Self::MethodNotAllowed => voices::METHOD_NOT_ALLOWED,
+            Self::NotSupported { .. } => voices::NOT_SUPPORTED,
             Self::TimedOut => voices::TIMED_OUT,
             Self::Panicked => voices::INTERNAL,
         }
@@ -110,6 +116,7 @@ impl Problem {
             Self::RangeNotSatisfiable { size } => format!("the range lies beyond the end, there are {size} bytes"),
             Self::NoSuchPath => "no such path, see /openapi.json".into(),
             Self::MethodNotAllowed => "this path does not take this method, see /openapi.json".into(),
+            Self::NotSupported { note } => format!("not supported by this server: {note}"),
             Self::TimedOut => "the request took too long; what it began may still be carried out".into(),
             Self::Panicked => "internal error".into(),
         }

@@ -54,7 +54,7 @@ impl HttpServer {
         let (ending, ended) = watch::channel(false);
         let connections_max = u32::try_from(state.connections_max).unwrap_or(u32::MAX);
         let connections = Arc::new(Semaphore::new(state.connections_max));
-        let accepting = tokio::spawn(accept(listener, router(state), connections.clone(), ended));
+        let accepting = tokio::spawn(accept(listener, router(state.clone()), state, connections.clone(), ended));
         Ok(Self { addr, ending, connections, connections_max, accepting })
     }
 
@@ -72,10 +72,23 @@ impl HttpServer {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, connections: Arc<Semaphore>, ended: watch::Receiver<bool>) {
+/// All that a blocked caller gets.
+const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    state: Arc<HttpState>,
+    connections: Arc<Semaphore>,
+    ended: watch::Receiver<bool>,
+) {
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
+            Ok((stream, peer)) if state.hub.is_address_blocked(peer.ip()) => {
+                // A fresh socket has room for so few bytes; where it has none, the caller sees it closed.
+                let _ = stream.try_write(FORBIDDEN);
+            }
             Ok((stream, _)) => {
                 tokio::spawn(serve(stream, router.clone(), permit, ended.clone()));
             }

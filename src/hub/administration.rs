@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use protocol::ids::{ChannelKey, ChannelType, Uid};
 
 use super::Reader;
-use crate::domain::channel::{ChannelProfile, ChannelSettings, Role, alias_of, heir};
+use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role, alias_of, heir};
 use crate::domain::refusal::Refusal;
 use crate::store::{ChannelInfo, ChannelNo, Record, Store, StoreError};
 
+mod lists;
 mod members;
 
 /// A change of a channel.
@@ -27,6 +28,15 @@ pub enum AdminOp {
     /// Takes members away. Who is none is skipped.
     RemoveMembers {
         /// Who.
+        uids: Vec<Uid>,
+    },
+    /// Changes one of its lists. Who is on it already, or is not, is skipped.
+    List {
+        /// Which.
+        list: ChannelList,
+        /// How.
+        how: ListChange,
+        /// Whom.
         uids: Vec<Uid>,
     },
     /// Ends the channel: members go, messages stay, sends are refused until it is put again.
@@ -72,6 +82,17 @@ pub enum AdminOp {
     },
 }
 
+/// What becomes of a list of users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListChange {
+    /// These are added.
+    Add,
+    /// These are taken off.
+    Remove,
+    /// These, and nobody else; nobody: the list is empty.
+    Set,
+}
+
 impl AdminOp {
     /// About the bytes it takes while it waits.
     pub fn bytes(&self) -> usize {
@@ -79,6 +100,7 @@ impl AdminOp {
         64 + match self {
             Self::Put { members: uids, .. }
             | Self::RemoveMembers { uids }
+            | Self::List { uids, .. }
             | Self::Create { members: uids, .. }
             | Self::Invite { uids, .. }
             | Self::Expel { uids, .. } => names(uids),
@@ -184,6 +206,9 @@ pub fn plan_admin(
                 }
                 records.push(Record::MembersRemoved { channel: info.channel, delete_floor: head_seq, uids: removed });
             }
+        }
+        AdminOp::List { list, how, uids } => {
+            return lists::plan_list(store, key, info, (*list, *how), uids, members_max);
         }
         AdminOp::Disband => {
             let Some(info) = info else { return Ok(Ok(records)) };

@@ -141,6 +141,24 @@ impl Policies {
         self.slot(uid).load(Ordering::Acquire)
     }
 
+    /// Counts what a record decided about a user. Settings of a user's own channel are decisions about the user.
+    fn note(&self, record: &Record, key: Option<&ChannelKey>) {
+        match record {
+            Record::UserSettings { uid, .. }
+            | Record::Relation { uid, .. }
+            | Record::ConversationFlags { uid, .. }
+            | Record::SystemUser { uid, .. } => self.changed(uid.as_str()),
+            Record::ChannelSettings { .. } => {
+                if let Some((a, b)) = key.and_then(ChannelKey::pair)
+                    && a == b
+                {
+                    self.changed(a.as_str());
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn changed(&self, uid: &str) {
         self.slot(uid).fetch_add(1, Ordering::AcqRel);
     }
@@ -299,12 +317,9 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
                 metrics.lots.inc();
                 metrics.lot_records.observe(commits.iter().map(|c| c.records.len()).sum::<usize>() as f64);
                 metrics.commit_us.observe(begun.elapsed().as_secs_f64() * 1e6);
-                for record in commits.iter().flat_map(|commit| &commit.records) {
-                    if let Record::UserSettings { uid, .. }
-                    | Record::Relation { uid, .. }
-                    | Record::ConversationFlags { uid, .. } = record
-                    {
-                        queue.policies.changed(uid.as_str());
+                for (submission, commit) in lot.iter().zip(&commits) {
+                    for record in &commit.records {
+                        queue.policies.note(record, submission.key.as_ref());
                     }
                 }
                 announce(&mut lot, &mut commits, &versions, shards);
@@ -534,6 +549,10 @@ fn change_of(record: Record, key: &ChannelKey, version: Version, unread_after: (
         | Record::Relation { .. }
         | Record::File(_)
         | Record::FileRemoved { .. }
+        | Record::ChannelListed { .. }
+        | Record::SystemUser { .. }
+        | Record::CommandsRead { .. }
+        | Record::AddressBlocked { .. }
         | Record::Break { .. } => None,
     }
 }

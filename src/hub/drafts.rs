@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use protocol::ids::{ChannelKey, ChannelType, FileId, Uid};
 
 use super::conversations::members_by_name;
-use crate::domain::channel::Standing;
+use crate::domain::channel::{ChannelSettings, Sender, Standing};
 use crate::domain::conversation::ConversationFlags;
 use crate::domain::message::{Extras, FILES_MAX, MENTIONS_MAX};
 use crate::domain::refusal::Refusal;
-use crate::domain::user::{Reception, Strangers, reception};
+use crate::domain::user::{Reception, Recipient, Strangers, is_built_in, reception};
 use crate::store::{ChannelNo, Store, StoreError};
 
 /// What a recipient lets a sender do.
@@ -29,31 +29,78 @@ impl Received {
     /// Arrives like any other.
     pub const OPEN: Self = Self { reception: Reception::Open, mark: None };
 
-    /// Whether the sender may write.
+    /// Whether the sender may write. A trusted back end is held to a ban only.
     ///
     /// # Errors
-    /// `Blocked`, `StrangerRefused`.
-    pub fn verdict(&self) -> Result<(), Refusal> {
+    /// `ChannelBanned`, `Blocked`, `NotListed`, `StrangerRefused`.
+    pub fn verdict(&self, standing: Standing) -> Result<(), Refusal> {
         match self.reception {
+            Reception::Banned => Err(Refusal::ChannelBanned),
+            _ if standing == Standing::Trusted => Ok(()),
             Reception::Open | Reception::Request => Ok(()),
             Reception::Blocked => Err(Refusal::Blocked),
+            Reception::NotListed => Err(Refusal::NotListed),
             Reception::StrangerRefused => Err(Refusal::StrangerRefused),
         }
     }
 }
 
-/// Judges the sender of a person channel by what the recipient decided. `wrote`: the recipient has written there, whether or
-/// not it is durable yet. Three rows where strangers are welcome, two more where they are not.
+/// Whether a user is a system user. No I/O.
+pub fn is_system(store: &dyn Store, uid: &Uid) -> bool {
+    is_built_in(uid) || store.is_system_user(uid)
+}
+
+/// Settings of a user's own channel: what a back end decided about the user. Two rows at most.
+///
+/// # Errors
+/// What the store says.
+pub fn own_settings(store: &dyn Store, uid: &Uid) -> Result<ChannelSettings, StoreError> {
+    let own = match store.channel_no(&ChannelKey::person(uid, uid))? {
+        Some(channel) => store.channel(channel)?,
+        None => None,
+    };
+    Ok(own.map(|info| info.settings).unwrap_or_default())
+}
+
+/// What is known of a sender. Four rows at most.
+///
+/// # Errors
+/// What the store says.
+pub fn sender(
+    store: &dyn Store,
+    channel_type: ChannelType,
+    channel: Option<ChannelNo>,
+    uid: &Uid,
+) -> Result<Sender, StoreError> {
+    let mut sender = Sender {
+        is_system: is_system(store, uid),
+        send_banned: own_settings(store, uid)?.send_ban,
+        ..Sender::default()
+    };
+    if let (ChannelType::Group, Some(channel)) = (channel_type, channel) {
+        sender.is_member = store.membership(channel, uid)?.is_some();
+        sender.listing = store.listing(channel, uid)?;
+    }
+    Ok(sender)
+}
+
+/// Judges the sender of a person channel by what the recipient decided, and a back end about the recipient. `wrote`: the
+/// recipient has written there, whether or not it is durable yet. `contacts_only`: unless the recipient's own channel allows
+/// strangers. Five rows where strangers are welcome, two more where they are not.
 ///
 /// # Errors
 /// What the store says.
 pub fn receive(
     store: &dyn Store,
     channel: Option<ChannelNo>,
-    recipient: &Uid,
-    sender: &Uid,
+    (recipient, sender): (&Uid, &Uid),
     wrote: bool,
+    contacts_only: bool,
 ) -> Result<Received, StoreError> {
+    if is_system(store, recipient) {
+        return Ok(Received::OPEN);
+    }
+    let own = own_settings(store, recipient)?;
     let settings = store.user_settings(recipient)?;
     let relation = store.relation(recipient, sender)?;
     let asked = settings.strangers != Strangers::Allow && !relation.contact && !relation.blocked && !wrote;
@@ -62,7 +109,14 @@ pub fn receive(
         flags = store.conversation_state(channel, recipient)?.map(|state| state.flags).unwrap_or_default();
         corresponded = flags.accepted || store.last_own(channel, recipient)?.seq > 0;
     }
-    let reception = reception(settings, relation, corresponded);
+    let reception = reception(Recipient {
+        is_system: false,
+        banned: own.ban,
+        contacts_only: contacts_only && !own.allow_stranger,
+        settings,
+        relation,
+        corresponded,
+    });
     let is_new = reception == Reception::Request && !flags.request;
     Ok(Received { reception, mark: is_new.then_some(ConversationFlags { request: true, ..flags }) })
 }

@@ -11,7 +11,7 @@ use super::drafts::{self, Place, Received};
 use super::{Hub, Reader};
 use crate::clock;
 use crate::domain::channel::{
-    Actor, ChannelSettings, Role, Standing, authorise_edit, authorise_revoke, authorise_send,
+    Actor, ChannelSettings, Role, Standing, Target, authorise_edit, authorise_revoke, authorise_send,
 };
 use crate::domain::content::fold;
 use crate::domain::message::{Extras, Message, MessageState, Reaction};
@@ -88,6 +88,7 @@ pub struct ReadBy {
 struct Subject {
     channel: ChannelNo,
     settings: ChannelSettings,
+    has_allow_list: bool,
     actor: Actor,
     message: Message,
 }
@@ -104,7 +105,8 @@ fn subject(store: &dyn Store, reader: &Reader, key: &ChannelKey, message_seq: u6
         }
     };
     let message = message_at(store, &info, message_seq)?.ok_or(unknown)?;
-    Ok(Subject { channel: info.channel, settings: info.settings, actor, message })
+    let has_allow_list = info.allowed_count > 0;
+    Ok(Subject { channel: info.channel, settings: info.settings, has_allow_list, actor, message })
 }
 
 fn message_at(store: &dyn Store, info: &ChannelInfo, seq: u64) -> Result<Option<Message>, Refusal> {
@@ -134,8 +136,15 @@ impl Subject {
     /// Who may not write here any more may not change what was written either, but take it back.
     fn require_writable(&self, store: &dyn Store, reader: &Reader, key: &ChannelKey) -> Result<(), Refusal> {
         let Reader::User(uid) = reader else { return Ok(()) };
-        authorise_send(key.channel_type(), true, &self.settings, true, Standing::Client)?;
-        received(store, key, Some(self.channel), uid)?.verdict()
+        let sender = drafts::sender(store, key.channel_type(), Some(self.channel), uid).map_err(refuse)?;
+        let target = Target {
+            channel_type: key.channel_type(),
+            exists: true,
+            settings: &self.settings,
+            has_allow_list: self.has_allow_list,
+        };
+        authorise_send(target, sender, Standing::Client)?;
+        received(store, key, Some(self.channel), uid)?.verdict(Standing::Client)
     }
 }
 
@@ -144,7 +153,8 @@ fn received(store: &dyn Store, key: &ChannelKey, channel: Option<ChannelNo>, uid
     match key.pair() {
         Some((a, b)) if a != b => {
             let peer = if a == *uid { b } else { a };
-            drafts::receive(store, channel, &peer, uid, false).map_err(refuse)
+            // Who is a contact decides about new messages only.
+            drafts::receive(store, channel, (&peer, uid), false, false).map_err(refuse)
         }
         _ => Ok(Received::OPEN),
     }

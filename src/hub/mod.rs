@@ -26,6 +26,7 @@ use crate::store::{Commit, Record, Store};
 pub mod administration;
 pub mod broker;
 pub mod chats;
+pub mod commands;
 pub mod committer;
 pub mod conversations;
 pub mod delivery;
@@ -33,6 +34,8 @@ pub mod drafts;
 pub mod files;
 pub mod groups;
 pub mod inbox;
+pub mod listings;
+pub mod lookups;
 pub mod messages;
 pub mod outbox;
 pub mod people;
@@ -216,6 +219,8 @@ pub struct Shared {
     pub files: Files,
     /// What users change about themselves, one change after the other.
     pub decisions: Decisions,
+    /// What users were last told lies in their queues of commands.
+    pub commands: commands::Answers,
     draining: AtomicBool,
     passing_ids: AtomicU64,
 }
@@ -293,6 +298,7 @@ impl Hub {
             pending: AtomicUsize::new(0),
             files,
             decisions: Decisions::default(),
+            commands: commands::Answers::default(),
             draining: AtomicBool::new(false),
             passing_ids: AtomicU64::new((1 << 52) + (now_s << 20)),
         };
@@ -556,6 +562,20 @@ impl Hub {
                 shard.inbox.push(ShardEvent::Close { place, reason });
             }
         }
+    }
+
+    /// Closes one session of a user, or all of them (`None`). Returns how many were there.
+    pub fn close_sessions(&self, uid: &Uid, session: Option<sessions::SessionId>, reason: CloseReason) -> usize {
+        let places = self.shared.sessions.places(uid.as_str());
+        let wanted = places.into_iter().filter(|place| session.is_none_or(|session| place.session == session));
+        let mut closed = 0;
+        for place in wanted {
+            if let Some(shard) = self.shared.shards.get(usize::from(place.shard)) {
+                shard.inbox.push(ShardEvent::Close { place, reason });
+                closed += 1;
+            }
+        }
+        closed
     }
 
     /// Creates or replaces an API key.

@@ -28,7 +28,7 @@ mod jobs;
 mod lane;
 
 use jobs::peer_of;
-pub use jobs::{Job, JobAnswer, LaneJob, Reception};
+pub use jobs::{Job, JobAnswer, KnownSender, LaneJob, Reception};
 use lane::{Lane, Stage, Step};
 
 /// When clients may try again when a lane or the committer's queue is full.
@@ -60,6 +60,8 @@ pub struct LaneLimits {
     pub group_members_max: usize,
     /// Members of a customer service channel.
     pub customer_service_members_max: usize,
+    /// Only contacts may write to users, unless a user's own channel allows strangers.
+    pub contacts_only: bool,
 }
 
 impl LaneLimits {
@@ -310,10 +312,13 @@ impl Lanes {
                         Some(Work::Admin(_)) | None => None,
                     };
                     let peer = sender.as_ref().and_then(|(sender, _)| peer_of(&lane.key, sender));
-                    let policy = peer.map_or(0, |peer| turn.queue.policies().of(peer));
-                    Step::Ask(Job::Load { key: lane.key.clone(), sender, policy })
+                    let policies = turn.queue.policies();
+                    let policy = peer.map_or(0, |peer| policies.of(peer));
+                    let sender_policy = sender.as_ref().map_or(0, |(sender, _)| policies.of(sender.as_str()));
+                    let contacts_only = limits.contacts_only;
+                    Step::Ask(Job::Load { key: lane.key.clone(), sender, sender_policy, policy, contacts_only })
                 }
-                Stage::Ready => lane.step(shard, at, members_max, turn),
+                Stage::Ready => lane.step(shard, at, (members_max, limits.contacts_only), turn),
             };
             match step {
                 Step::Next => {}
@@ -367,12 +372,12 @@ impl Lanes {
             }
             Ok(JobAnswer::Received(reception)) => lane.remember(reception),
             Ok(JobAnswer::Extras(extras)) => lane.checked(extras, turn),
-            Ok(JobAnswer::Member(uid, member)) => {
+            Ok(JobAnswer::Sender(uid, known)) => {
                 // Bounded: a lane remembers the standing of as many senders as a lane may hold entries.
                 if lane.standing.len() >= self.limits.entries_max {
                     lane.standing.clear();
                 }
-                lane.standing.insert(uid, member);
+                lane.standing.insert(uid, known);
             }
             Ok(JobAnswer::Found(found)) => lane.found(found, turn),
             Ok(JobAnswer::Planned(plan)) => lane.planned(self.shard, at, plan, turn),

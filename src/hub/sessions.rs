@@ -44,6 +44,19 @@ struct Entry {
     device_id: Arc<str>,
 }
 
+/// A session as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Online {
+    /// The session.
+    pub session: SessionId,
+    /// Its user.
+    pub uid: Uid,
+    /// Its device kind.
+    pub device_flag: DeviceFlag,
+    /// Its device.
+    pub device_id: Arc<str>,
+}
+
 /// What a new session meant for the others of its user.
 #[derive(Debug, Default)]
 pub struct Entered {
@@ -134,6 +147,28 @@ impl Sessions {
             .get(uid)
             .map(|entries| entries.iter().map(|e| (e.place, e.device_flag)).collect())
             .unwrap_or_default()
+    }
+
+    /// Sessions in order of their ids, at most `limit` behind the first `offset`, and how many there are: of a user, or of all
+    /// (`None`). Looks at every session.
+    pub fn page(&self, uid: Option<&Uid>, offset: usize, limit: usize) -> (Vec<Online>, usize) {
+        let mut ids: Vec<(SessionId, Uid)> = Vec::new();
+        let mut take = |uid: &Uid, entries: &SmallVec<[Entry; 1]>| {
+            ids.extend(entries.iter().map(|entry| (entry.place.session, uid.clone())));
+        };
+        match uid {
+            Some(uid) => drop(self.by_uid.get(uid.as_str()).map(|entries| take(uid, &entries))),
+            None => self.by_uid.iter().for_each(|found| take(found.key(), found.value())),
+        }
+        ids.sort_unstable();
+        let total = ids.len();
+        let page = ids.into_iter().skip(offset).take(limit).filter_map(|(session, uid)| {
+            let entries = self.by_uid.get(uid.as_str())?;
+            let entry = entries.iter().find(|entry| entry.place.session == session)?;
+            let (device_flag, device_id) = (entry.device_flag, entry.device_id.clone());
+            Some(Online { session, device_flag, device_id, uid: uid.clone() })
+        });
+        (page.collect(), total)
     }
 
     /// Whether the user has a session.

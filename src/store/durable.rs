@@ -40,7 +40,7 @@ use super::{
     StoreError, StoreHealth, StoreStats, VersionStanding,
 };
 use crate::clock;
-use crate::domain::channel::{ChannelProfile, Membership};
+use crate::domain::channel::{ChannelList, ChannelProfile, Listing, Membership};
 use crate::domain::conversation::{ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo};
 use crate::domain::message::{Digest, Message};
@@ -668,6 +668,38 @@ impl Store for DurableStore {
 
     fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>> {
         self.inner.read(|view| view.members(channel))
+    }
+
+    fn listing(&self, channel: ChannelNo, uid: &Uid) -> Result<Listing> {
+        self.inner.read(|view| view.listing(channel, uid))
+    }
+
+    fn listed(&self, channel: ChannelNo, list: ChannelList) -> Result<Vec<Uid>> {
+        self.inner.read(|view| view.listed(channel, list))
+    }
+
+    fn commands_after(&self, channel: ChannelNo, floor: u64, max: usize) -> Result<Vec<u64>> {
+        self.inner.read(|view| view.commands_after(channel, floor, max))
+    }
+
+    fn commands_read(&self, uid: &Uid) -> Result<(u64, Version)> {
+        self.inner.read(|view| view.commands_read(uid))
+    }
+
+    fn is_system_user(&self, uid: &Uid) -> bool {
+        self.inner.view().is_system_user(uid)
+    }
+
+    fn system_users(&self) -> Vec<Uid> {
+        self.inner.view().system_users()
+    }
+
+    fn is_address_blocked(&self, address: std::net::IpAddr) -> bool {
+        self.inner.view().is_address_blocked(address)
+    }
+
+    fn blocked_addresses(&self) -> Vec<std::net::IpAddr> {
+        self.inner.view().blocked_addresses()
     }
 
     fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>> {

@@ -8,6 +8,7 @@
 //! For tests it can fail or hold the next commit, damage a message, stop its clock and shrink its ring of recent changes.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -18,7 +19,7 @@ use super::{
     SearchFound, SearchQuery, SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
 use crate::clock;
-use crate::domain::channel::{ChannelProfile, Membership};
+use crate::domain::channel::{ChannelList, ChannelProfile, Listing, Membership};
 use crate::domain::content::{fold, search_text};
 use crate::domain::conversation::{ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo};
@@ -218,6 +219,8 @@ impl Store for MemoryStore {
             digest: found.messages.last().map_or(Digest::default(), |message| message.digest),
             settings: found.settings,
             member_count: found.states.values().filter(|state| state.is_member()).count() as u64,
+            denied_count: found.listings.values().filter(|listing| listing.denied).count() as u64,
+            allowed_count: found.listings.values().filter(|listing| listing.allowed).count() as u64,
         }))
     }
 
@@ -252,6 +255,48 @@ impl Store for MemoryStore {
         let state = self.state.read();
         let Some(found) = state.channels.get(&channel) else { return Ok(Vec::new()) };
         Ok(found.states.iter().filter(|(_, state)| state.is_member()).map(|(uid, _)| uid.clone()).collect())
+    }
+
+    fn listing(&self, channel: ChannelNo, uid: &Uid) -> Result<Listing> {
+        self.count_view(1);
+        let state = self.state.read();
+        Ok(state.channels.get(&channel).and_then(|found| found.listings.get(uid)).copied().unwrap_or_default())
+    }
+
+    fn listed(&self, channel: ChannelNo, list: ChannelList) -> Result<Vec<Uid>> {
+        self.count_view(1);
+        let state = self.state.read();
+        let listings = state.channels.get(&channel).into_iter().flat_map(|found| &found.listings);
+        Ok(listings.filter(|(_, listing)| listing.on(list)).map(|(uid, _)| uid.clone()).collect())
+    }
+
+    fn commands_after(&self, channel: ChannelNo, floor: u64, max: usize) -> Result<Vec<u64>> {
+        self.count_view(1);
+        let state = self.state.read();
+        let messages = state.channels.get(&channel).into_iter().flat_map(|found| &found.messages);
+        let commands = messages.filter(|message| message.seq() > floor && message.record.flags.sync_once);
+        Ok(commands.map(Stored::seq).take(max).collect())
+    }
+
+    fn commands_read(&self, uid: &Uid) -> Result<(u64, Version)> {
+        self.count_view(1);
+        Ok(self.state.read().commands_read.get(uid).copied().unwrap_or_default())
+    }
+
+    fn is_system_user(&self, uid: &Uid) -> bool {
+        self.state.read().system_users.contains(uid)
+    }
+
+    fn system_users(&self) -> Vec<Uid> {
+        self.state.read().system_users.iter().cloned().collect()
+    }
+
+    fn is_address_blocked(&self, address: IpAddr) -> bool {
+        self.state.read().blocked_addresses.contains(&address)
+    }
+
+    fn blocked_addresses(&self) -> Vec<IpAddr> {
+        self.state.read().blocked_addresses.iter().copied().collect()
     }
 
     fn digest(&self, channel: ChannelNo, seq: u64) -> Result<Option<Digest>> {

@@ -8,11 +8,12 @@
 //! the verb says "no I/O".
 
 use std::fmt;
+use std::net::IpAddr;
 
 use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, MessageSeq, Uid, Version};
 use smallvec::SmallVec;
 
-use crate::domain::channel::{ChannelProfile, ChannelSettings, Membership, Role};
+use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Listing, Membership, Role};
 use crate::domain::conversation::{ConversationFlags, ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo, FileRecord};
 use crate::domain::identity::Scopes;
@@ -221,6 +222,40 @@ pub enum Record {
         /// The file.
         file_id: FileId,
     },
+    /// Puts users on one of a channel's lists, or takes them off it.
+    ChannelListed {
+        /// The channel; no person channel.
+        channel: ChannelNo,
+        /// Which list.
+        list: ChannelList,
+        /// `false`: off it.
+        on: bool,
+        /// Who.
+        uids: Vec<Uid>,
+    },
+    /// Whether a user is a system user from now on.
+    SystemUser {
+        /// The user.
+        uid: Uid,
+        /// `false`: no more.
+        on: bool,
+    },
+    /// A user has taken commands (`sync_once` messages) up to here.
+    CommandsRead {
+        /// The user.
+        uid: Uid,
+        /// How many commands were ever taken.
+        position: u64,
+        /// The last one taken.
+        message_id: Version,
+    },
+    /// Whether connections from an address are refused from now on.
+    AddressBlocked {
+        /// The address.
+        address: IpAddr,
+        /// `false`: no more.
+        on: bool,
+    },
     /// Versions in (kept, until] are not to be trusted in requests (design.md section 2, store.md section 2).
     Break {
         /// Last version kept.
@@ -297,6 +332,10 @@ pub struct ChannelInfo {
     pub settings: ChannelSettings,
     /// How many members.
     pub member_count: u64,
+    /// How many users are on the deny list.
+    pub denied_count: u64,
+    /// How many users are on the allow list; 0: whoever else may send, may.
+    pub allowed_count: u64,
 }
 
 /// What can be said about a client_msg_no without I/O.
@@ -507,6 +546,10 @@ pub trait Store: Send + Sync + 'static {
     fn members(&self, channel: ChannelNo) -> Result<Vec<Uid>>;
     /// All members with what they may do, ordered by when they joined, then by uid. As many rows as they fill.
     fn memberships(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>>;
+    /// On which of the channel's lists a user is. Two rows at most.
+    fn listing(&self, channel: ChannelNo, uid: &Uid) -> Result<Listing>;
+    /// Who is on a list, ordered by uid. As many rows as members, senders and listed users fill.
+    fn listed(&self, channel: ChannelNo, list: ChannelList) -> Result<Vec<Uid>>;
     /// The channel's profile. Two rows at most. `None`: it never had one.
     fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>>;
     /// Digest of the prefix up to `seq` (0: all zero). Two rows at most. `None`: beyond head.
@@ -537,6 +580,9 @@ pub trait Store: Send + Sync + 'static {
     /// How many live messages with seq > floor mention the user, alone or with all, not counting the user's own. Bounded
     /// reads while few are.
     fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64>;
+    /// Seqs of commands (`sync_once`) above `floor`, ascending, the first `max`; revoked and expired ones too. Bounded reads
+    /// per command.
+    fn commands_after(&self, channel: ChannelNo, floor: u64, max: usize) -> Result<Vec<u64>>;
     /// The message with this id. Bounded reads.
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>>;
 
@@ -596,12 +642,22 @@ pub trait Store: Send + Sync + 'static {
     /// Everybody who is anything to `uid`, ordered by uid. As many rows as they fill.
     fn relations(&self, uid: &Uid) -> Result<Vec<(Uid, Relation)>>;
 
+    /// How many commands the user has taken, and the last of them. One row at most.
+    fn commands_read(&self, uid: &Uid) -> Result<(u64, Version)>;
     /// Whether the user has a token, was created, is a member of some channel, or has sent. Bounded reads.
     fn user_known(&self, uid: &Uid) -> Result<bool>;
     /// Who holds this token. Empty: nobody. One row at most.
     fn token_owners(&self, token: &CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>>;
     /// All API keys, revoked ones too. No I/O.
     fn api_keys(&self) -> Vec<ApiKey>;
+    /// Whether a user is a system user. No I/O.
+    fn is_system_user(&self, uid: &Uid) -> bool;
+    /// All system users, ordered by uid. No I/O.
+    fn system_users(&self) -> Vec<Uid>;
+    /// Whether an address is blocked. No I/O.
+    fn is_address_blocked(&self, address: IpAddr) -> bool;
+    /// All blocked addresses, in order. No I/O.
+    fn blocked_addresses(&self) -> Vec<IpAddr>;
 
     // Files.
 

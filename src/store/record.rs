@@ -36,19 +36,25 @@
 //! | 22 | relation | s uid, s peer, u8 bits (contact, blocked) |
 //! | 23 | file | s file_id, s uploader (empty: a back end), s name, s mime, v size, 32×u8 content |
 //! | 24 | file removed | s file_id |
+//! | 25 | channel listed | v channel, u8 bits (allow list, on), v count, count × s uid |
+//! | 26 | system user | s uid, u8 on |
+//! | 27 | commands read | s uid, v position, v message_id |
+//! | 28 | address blocked | s address, u8 on |
 //!
 //! A message that refers to something is body format 2 of kind 1: as format 1, with `x extras` before the payload. One that
 //! refers to nothing is always format 1. All other kinds have format 1 only.
 //!
 //! `x` extras: v reply_to (0 none), u8 bits (mention_all), v count, count × s mentioned uid, v count, count × s file_id.
 //!
-//! Kinds 1 to 8, 12, 14 to 17, 19 and 20 begin with the channel's number, so that a channel can be told from any of them.
+//! Kinds 1 to 8, 12, 14 to 17, 19, 20 and 25 begin with the channel's number, so that a channel can be told from any of them.
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, MessageSeq, Uid, Version};
 
 use super::{ApiKey, ChannelNo, MessageRecord, Record};
-use crate::domain::channel::{ChannelProfile, ChannelSettings, Role};
+use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role};
 use crate::domain::conversation::ConversationFlags;
 use crate::domain::file::FileRecord;
 use crate::domain::identity::Scopes;
@@ -110,6 +116,14 @@ pub enum RecordKind {
     File = 23,
     /// [`Record::FileRemoved`]
     FileRemoved = 24,
+    /// [`Record::ChannelListed`]
+    ChannelListed = 25,
+    /// [`Record::SystemUser`]
+    SystemUser = 26,
+    /// [`Record::CommandsRead`]
+    CommandsRead = 27,
+    /// [`Record::AddressBlocked`]
+    AddressBlocked = 28,
 }
 
 /// Numbers given to kinds that later builds write; never to be used for anything else.
@@ -143,6 +157,10 @@ impl RecordKind {
             22 => Self::Relation,
             23 => Self::File,
             24 => Self::FileRemoved,
+            25 => Self::ChannelListed,
+            26 => Self::SystemUser,
+            27 => Self::CommandsRead,
+            28 => Self::AddressBlocked,
             _ => return None,
         })
     }
@@ -197,6 +215,10 @@ impl Record {
             Self::Relation { .. } => RecordKind::Relation,
             Self::File(_) => RecordKind::File,
             Self::FileRemoved { .. } => RecordKind::FileRemoved,
+            Self::ChannelListed { .. } => RecordKind::ChannelListed,
+            Self::SystemUser { .. } => RecordKind::SystemUser,
+            Self::CommandsRead { .. } => RecordKind::CommandsRead,
+            Self::AddressBlocked { .. } => RecordKind::AddressBlocked,
             Self::Break { .. } => RecordKind::Break,
         }
     }
@@ -219,6 +241,7 @@ impl Record {
             | Self::MemberRole { channel, .. }
             | Self::ChannelProfile { channel, .. }
             | Self::ConversationFlags { channel, .. }
+            | Self::ChannelListed { channel, .. }
             | Self::Alias { channel, .. } => Some(*channel),
             Self::UserCreated { .. }
             | Self::UserToken { .. }
@@ -227,6 +250,9 @@ impl Record {
             | Self::Relation { .. }
             | Self::File(_)
             | Self::FileRemoved { .. }
+            | Self::SystemUser { .. }
+            | Self::CommandsRead { .. }
+            | Self::AddressBlocked { .. }
             | Self::Break { .. } => None,
         }
     }
@@ -272,10 +298,7 @@ impl Record {
             | Self::MembersRemoved { channel, delete_floor: floor, uids } => {
                 put_channel(out, *channel);
                 put_varint(out, *floor);
-                put_varint(out, uids.len() as u64);
-                for uid in uids {
-                    put_text(out, uid.as_str());
-                }
+                put_uids(out, uids);
             }
             Self::ReadPosition { channel, uid, seq: number }
             | Self::ConversationDeleted { channel, uid, delete_floor: number } => {
@@ -370,6 +393,24 @@ impl Record {
                 out.extend_from_slice(&file.content);
             }
             Self::FileRemoved { file_id } => put_text(out, file_id.as_str()),
+            Self::ChannelListed { channel, list, on, uids } => {
+                put_channel(out, *channel);
+                out.push(bits([*list == ChannelList::Allow, *on]));
+                put_uids(out, uids);
+            }
+            Self::SystemUser { uid, on } => {
+                put_text(out, uid.as_str());
+                out.push(bits([*on]));
+            }
+            Self::CommandsRead { uid, position, message_id } => {
+                put_text(out, uid.as_str());
+                put_varint(out, *position);
+                put_varint(out, message_id.get());
+            }
+            Self::AddressBlocked { address, on } => {
+                put_text(out, &address.to_string());
+                out.push(bits([*on]));
+            }
             Self::Break { kept, until } => {
                 put_varint(out, kept.get());
                 put_varint(out, until.get());
@@ -507,6 +548,30 @@ impl Record {
                 content: from.array()?,
             })),
             RecordKind::FileRemoved => Self::FileRemoved { file_id: FileId::from_stored(from.text()?) },
+            RecordKind::ChannelListed => {
+                let channel = from.channel()?;
+                let [allow, on] = from.bits()?;
+                let list = if allow { ChannelList::Allow } else { ChannelList::Deny };
+                Self::ChannelListed { channel, list, on, uids: from.uids()? }
+            }
+            RecordKind::SystemUser => {
+                let uid = from.uid()?;
+                let [on] = from.bits()?;
+                Self::SystemUser { uid, on }
+            }
+            RecordKind::CommandsRead => Self::CommandsRead {
+                uid: from.uid()?,
+                position: from.varint()?,
+                message_id: Version::new(from.varint()?),
+            },
+            RecordKind::AddressBlocked => {
+                let text = from.text()?;
+                // Only the form that is written: one address has one encoding.
+                let address = text.parse::<IpAddr>().ok().filter(|address| address.to_string() == text);
+                let address = address.ok_or(RecordError::Malformed("address is none"))?;
+                let [on] = from.bits()?;
+                Self::AddressBlocked { address, on }
+            }
             RecordKind::Break => {
                 Self::Break { kept: Version::new(from.varint()?), until: Version::new(from.varint()?) }
             }
@@ -536,10 +601,7 @@ fn put_extras(out: &mut Vec<u8>, extras: Option<&Extras>) {
     let extras = extras.unwrap_or(&none);
     put_varint(out, extras.reply_to.map_or(0, Version::get));
     out.push(bits([extras.mention_all]));
-    put_varint(out, extras.mentions.len() as u64);
-    for uid in &extras.mentions {
-        put_text(out, uid.as_str());
-    }
+    put_uids(out, &extras.mentions);
     put_varint(out, extras.files.len() as u64);
     for file_id in &extras.files {
         put_text(out, file_id.as_str());
@@ -581,6 +643,13 @@ fn bits<const N: usize>(flags: [bool; N]) -> u8 {
 
 fn put_channel(out: &mut Vec<u8>, channel: ChannelNo) {
     put_varint(out, u64::from(channel.0));
+}
+
+fn put_uids(out: &mut Vec<u8>, uids: &[Uid]) {
+    put_varint(out, uids.len() as u64);
+    for uid in uids {
+        put_text(out, uid.as_str());
+    }
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

@@ -24,6 +24,7 @@ fn problems() -> Vec<Problem> {
         | Problem::RangeNotSatisfiable { .. }
         | Problem::NoSuchPath
         | Problem::MethodNotAllowed
+        | Problem::NotSupported { .. }
         | Problem::TimedOut
         | Problem::Panicked => (),
     };
@@ -39,6 +40,7 @@ fn problems() -> Vec<Problem> {
             Problem::RangeNotSatisfiable { size: 10 },
             Problem::NoSuchPath,
             Problem::MethodNotAllowed,
+            Problem::NotSupported { note: "streams" },
             Problem::TimedOut,
             Problem::Panicked,
         ])

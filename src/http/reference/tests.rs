@@ -1,107 +1,117 @@
-//! Conversions of `/message/send`: what is taken, what is refused, what is answered.
+//! The table of routes against WuKongIM's own, against the API's document and against the page.
 
-use protocol::ids::{ClientMsgNo, MessageSeq, Version};
+use std::collections::BTreeSet;
+use std::fmt::Write;
 
-use super::*;
+use super::table::{ROUTES, Route, Support, is_opened};
 
-fn draft(json: &str) -> Result<Draft, Problem> {
-    let body = crate::http::extract::parse::<wire::MessageSend>(json.as_bytes())?;
-    draft_of(Uid::from_stored("alice"), body)
+const PAGE: &str = include_str!("../../../docs/wukong.md");
+const BEGIN: &str = "<!-- routes: generated -->\n";
+const END: &str = "<!-- end of routes -->\n";
+
+/// The rows of wukongim-http.md section 2, as they stand there.
+const REFERENCE: &str = "
+POST /user/token, /user/device_quit, /user/onlinestatus
+POST /user/systemuids_add, /user/systemuids_remove
+GET /user/systemuids
+POST /user/systemuids_add_to_cache, /user/systemuids_remove_from_cache
+POST /user/update_plugin_no
+POST /channel, /channel/info, /channel/delete
+POST /channel/subscriber_add, /channel/subscriber_remove
+POST /channel/subscriber_remove_all, /channel/blacklist_remove_all, /channel/whitelist_remove_all
+POST /channel/blacklist_add, /channel/blacklist_set, /channel/blacklist_remove
+POST /channel/whitelist_add, /channel/whitelist_set, /channel/whitelist_remove
+GET /channel/whitelist
+POST /tmpchannel/subscriber_set
+POST /message/send
+POST /message/sendbatch
+POST /message/sync, /message/syncack
+POST /message/cmd/bind, /message/cmd/unbind
+POST /messages
+POST /message
+GET /message/byclientmsgno
+POST /streammessage/start, /streammessage/end
+POST /message/event
+POST /message/eventsync
+POST /channel/messagesync
+POST /channel/messagesyncbatch
+GET /channel/max_message_seq
+GET /channel/last_message
+POST /conversation/sync
+POST /conversation/syncMessages
+POST /conversation/channels, /conversation/syncByChannels
+GET /conversations
+POST /conversations/clearUnread, /conversations/setUnread, /conversations/delete
+POST /conversation/list, /conversation/retry, /conversations/activate
+GET /route
+POST /route/batch
+GET /health
+GET /healthz, /readyz, /metrics
+GET /varz
+GET /varz/setting
+GET /connz
+POST /conn/remove, /conn/kick
+POST /system/ip/blacklist_add, /system/ip/blacklist_remove
+GET /system/ip/blacklist
+* /manager/*, /cluster/*, /plugin/*, /tag/*, /stress/*, /migrate/result
+GET /docs
+* /bench/v1/*, /top/v1/snapshot, /debug/*
+";
+
+fn reference() -> BTreeSet<(&'static str, &'static str)> {
+    let rows = REFERENCE.trim().lines().filter_map(|line| line.split_once(' '));
+    rows.flat_map(|(method, paths)| paths.split(", ").map(move |path| (method, path))).collect()
 }
 
 #[test]
-fn a_send_becomes_a_draft() {
-    let draft = draft(
-        r#"{"header":{"red_dot":1,"sync_once":0,"no_persist":0},"client_msg_no":"c1","from_uid":"alice","channel_id":"bob",
-            "channel_type":1,"expire":60,"setting":129,"topic":"t","payload":"eyJ0eXBlIjoxfQ==","subscribers":null,
-            "tag_key":"ignored"}"#,
-    )
-    .expect("valid");
-    assert_eq!(draft.channel, ChannelKey::person(&Uid::from_stored("alice"), &Uid::from_stored("bob")));
-    assert_eq!(draft.client_msg_no.expect("given").as_str(), "c1");
-    assert_eq!(draft.flags, MessageFlags { red_dot: true, ..MessageFlags::default() });
-    assert_eq!((draft.expire_s, draft.setting, draft.topic.as_str()), (60, 129, "t"));
-    assert_eq!(draft.payload.as_ref(), b"{\"type\":1}");
-    assert_eq!(draft.durability, Durability::Disk);
+fn every_route_of_the_reference_is_served_or_listed() {
+    let listed: BTreeSet<(&str, &str)> = ROUTES.iter().map(|route| (route.method, route.path)).collect();
+    assert_eq!(listed.len(), ROUTES.len(), "a route stands in the table twice");
+    let missing: Vec<_> = reference().into_iter().filter(|row| !listed.contains(row)).collect();
+    assert!(missing.is_empty(), "neither served nor listed: {missing:?}");
 }
 
 #[test]
-fn a_send_without_a_name_and_padding_is_taken() {
-    let draft = draft(r#"{"channel_id":"g","channel_type":2,"payload":"eA"}"#).expect("valid");
-    assert!(draft.client_msg_no.is_none());
-    assert_eq!(draft.payload.as_ref(), b"x");
-}
-
-#[test]
-fn refusals_name_the_field() {
-    for (json, field) in [
-        (r#"{"channel_id":"g","channel_type":2}"#, "payload"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"*"}"#, "payload"),
-        (r#"{"channel_type":2,"payload":"eA=="}"#, "channel_id"),
-        (r#"{"channel_id":"g","payload":"eA=="}"#, "channel_type"),
-        (r#"{"channel_id":"a@b","channel_type":2,"payload":"eA=="}"#, "channel_id"),
-        (r#"{"channel_id":7,"channel_type":2,"payload":"eA=="}"#, "channel_id"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"eA==","client_msg_no":"a\u0000"}"#, "client_msg_no"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"eA==","header":{"red_dot":true}}"#, "header.red_dot"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"eA==","setting":256}"#, "setting"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"eA==","expire":-1}"#, "expire"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"eA==","subscribers":["a"]}"#, "subscribers"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"eA==","stream_no":"s"}"#, "stream_no"),
-        (r#"{"channel_id":"g","channel_type":2,"payload":"eA==","is_stream":1}"#, "is_stream"),
-    ] {
-        assert_eq!(draft(json).expect_err(json).field(), Some(field), "{json}");
+fn a_route_is_served_exactly_when_the_document_has_it() {
+    let document = crate::http::openapi();
+    let has = |route: &Route| document["paths"][route.path][route.method.to_lowercase()].is_object();
+    for route in ROUTES {
+        assert_eq!(has(route), route.support == Support::Served, "{} {}", route.method, route.path);
+        assert!(route.support == Support::Served || !route.note.is_empty(), "{} says why", route.path);
+        assert!(route.versions.split(' ').all(|version| ["1", "2", "3"].contains(&version)), "{}", route.path);
     }
-    let long = format!(r#"{{"channel_id":"g","channel_type":2,"payload":"eA==","topic":"{}"}}"#, "t".repeat(256));
-    assert_eq!(draft(&long).expect_err("too long").code(), "too_large");
 }
 
 #[test]
-fn the_answer_has_all_three_forms() {
-    let sent = Sent {
-        message_id: Version::new(1_657_611_272_123_456),
-        message_seq: MessageSeq::new(7),
-        client_msg_no: ClientMsgNo::from_stored("c1"),
-        timestamp_ms: 1_657_611_272_123,
-        level: Durability::Disk,
-        duplicate: false,
-    };
-    assert_eq!(
-        serde_json::to_value(sent_body(&sent)).expect("serializes"),
-        serde_json::json!({
-            "status": 200,
-            "data": {"message_id": 1_657_611_272_123_456_u64, "message_idstr": "1657611272123456",
-                     "client_msg_no": "c1", "message_seq": 7},
-            "message_id": 1_657_611_272_123_456_u64, "message_idstr": "1657611272123456", "message_seq": 7,
-            "client_msg_no": "c1", "reason": 1, "duplicate": false,
-        })
-    );
-    assert_eq!(sent_body(&Sent { message_seq: None, ..sent }).message_seq, 0);
+fn what_is_opened_is_wukongs_only() {
+    for path in ["/message/send", "/user/token", "/conversation/sync", "/route"] {
+        assert!(is_opened(path), "{path}");
+    }
+    for path in ["/admin/keys", "/api/v1/message/send", "/chats", "/message/send/", "/message/event", "/files"] {
+        assert!(!is_opened(path), "{path}");
+    }
+}
+
+fn generated() -> String {
+    let mut page = String::from("| route | versions | here | |\n|---|---|---|---|\n");
+    for Route { method, path, versions, support, note } in ROUTES {
+        let versions = versions.split(' ').map(|version| format!("v{version}")).collect::<Vec<_>>().join(" ");
+        let method = if *method == "*" { String::new() } else { format!("{method} ") };
+        let here = if *support == Support::Served { "yes" } else { "no" };
+        let _ = writeln!(page, "| `{method}{path}` | {versions} | {here} | {note} |");
+    }
+    page
 }
 
 #[test]
-fn rules_refuse_with_reason_codes_and_everything_else_with_a_status() {
-    for (refusal, reason) in [
-        (Refusal::NotMember, 3),
-        (Refusal::ChannelNotFound, 5),
-        (Refusal::ChannelBanned, 19),
-        (Refusal::ChannelDisbanded, 24),
-        (Refusal::SendBanned, 25),
-    ] {
-        assert_eq!(voices::of(&refusal).wukong_send_reason(), Some(reason));
-        let body = serde_json::to_value(refused_body(&refusal, reason, "c1".into())).expect("serializes");
-        assert_eq!(
-            (&body["status"], &body["reason"], &body["message_id"]),
-            (&reason.into(), &reason.into(), &0.into())
-        );
-        assert_eq!(body["code"], refusal.code());
-        assert!(body.get("data").is_none());
+fn docs_wukong_lists_the_routes() {
+    let (before, rest) = PAGE.split_once(BEGIN).expect("the page has the line");
+    let (_, after) = rest.split_once(END).expect("the page has the other line");
+    let wanted = format!("{before}{BEGIN}{}{END}{after}", generated());
+    if std::env::var_os("UPDATE").is_some() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/wukong.md");
+        std::fs::write(path, &wanted).expect("the page can be written");
+        return;
     }
-    for refusal in [
-        Refusal::Busy { retry_after_ms: 5 },
-        Refusal::ClientMsgNoConflict { message_seq: 1 },
-        Refusal::TooLarge { field: "payload", bytes: 2, max: 1 },
-        Refusal::Internal,
-    ] {
-        assert_eq!(voices::of(&refusal).wukong_send_reason(), None);
-    }
+    assert!(PAGE == wanted, "docs/wukong.md is old: UPDATE=1 cargo test --lib docs_wukong");
 }

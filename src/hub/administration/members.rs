@@ -74,9 +74,11 @@ pub(super) fn plan_change(
         AdminOp::Invite { uids, .. } => plan_invite(store, info, head_seq, actor, uids, members_max),
         AdminOp::Expel { uids, .. } => plan_expel(store, channel, head_seq, (asker, actor), uids),
         AdminOp::Role { uid, role, .. } => plan_role(store, channel, (asker, actor), uid, *role),
-        AdminOp::Put { .. } | AdminOp::RemoveMembers { .. } | AdminOp::Disband | AdminOp::Create { .. } => {
-            Ok(Err(Refusal::Internal))
-        }
+        AdminOp::Put { .. }
+        | AdminOp::RemoveMembers { .. }
+        | AdminOp::List { .. }
+        | AdminOp::Disband
+        | AdminOp::Create { .. } => Ok(Err(Refusal::Internal)),
     }
 }
 

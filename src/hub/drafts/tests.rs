@@ -79,21 +79,21 @@ fn what_a_recipient_decided_is_read_from_the_store() {
         if let Some(flags) = stored {
             commit(&store, vec![Record::ConversationFlags { channel, uid: bob.clone(), flags }]);
         }
-        let received = receive(&store, Some(channel), &bob, &ann, wrote).expect("reads");
+        let received = receive(&store, Some(channel), (&bob, &ann), wrote, false).expect("reads");
         let case = format!("{strangers:?} {relation:?} {answered} {stored:?} {wrote}");
         assert_eq!((received.reception, received.mark), expected, "{case}");
     }
 }
 
 #[test]
-fn where_strangers_are_welcome_two_questions_suffice() {
+fn where_strangers_are_welcome_three_questions_suffice() {
     let store = MemoryStore::new();
     let (ann, bob) = (uid("ann"), uid("bob"));
     let channel = channel(&store, &ChannelKey::person(&ann, &bob));
     let before = store.read_counts();
-    assert_eq!(receive(&store, Some(channel), &bob, &ann, false).expect("reads"), Received::OPEN);
+    assert_eq!(receive(&store, Some(channel), (&bob, &ann), false, false).expect("reads"), Received::OPEN);
     let after = store.read_counts();
-    assert_eq!((after.view - before.view, after.log - before.log), (2, 0));
+    assert_eq!((after.view - before.view, after.log - before.log), (3, 0));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What lanes ask the store, on threads that may block.
 
-use protocol::ids::{ChannelKey, ClientMsgNo, Uid};
+use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, Uid};
 
-use crate::domain::channel::Standing;
+use crate::domain::channel::{Sender, Standing};
 use crate::domain::message::{Extras, Message};
 use crate::domain::refusal::Refusal;
 use crate::hub::administration::{AdminOp, plan_admin};
@@ -18,8 +18,12 @@ pub enum Job {
         key: ChannelKey,
         /// The sender to look up, and as whom.
         sender: Option<(Uid, Standing)>,
+        /// What decisions about the sender are cached under; see [`KnownSender`].
+        sender_policy: u64,
         /// What the recipient's decisions are cached under; see [`Reception`].
         policy: u64,
+        /// Only contacts may write to users.
+        contacts_only: bool,
     },
     /// Does the recipient of a person channel let the sender write?
     Receive {
@@ -33,6 +37,8 @@ pub enum Job {
         wrote: bool,
         /// As in `Load`.
         policy: u64,
+        /// As in `Load`.
+        contacts_only: bool,
     },
     /// Is what a draft refers to there?
     Extras {
@@ -47,12 +53,16 @@ pub enum Job {
         /// What it refers to.
         extras: Box<Extras>,
     },
-    /// Is this user a member?
-    Membership {
-        /// The channel.
-        channel: ChannelNo,
+    /// What is known of this sender?
+    Sender {
+        /// The channel's type.
+        channel_type: ChannelType,
+        /// The channel, where it exists.
+        channel: Option<ChannelNo>,
         /// The user.
         uid: Uid,
+        /// As `sender_policy` in `Load`.
+        policy: u64,
     },
     /// Is this name stored?
     Find {
@@ -85,8 +95,8 @@ pub enum JobAnswer {
     Loaded {
         /// The channel, when it exists.
         info: Option<Box<ChannelInfo>>,
-        /// The sender's membership.
-        sender: Option<(Uid, bool)>,
+        /// What is known of the sender.
+        sender: Option<(Uid, KnownSender)>,
         /// What the recipient of a person channel lets the sender do.
         received: Option<Reception>,
     },
@@ -94,8 +104,8 @@ pub enum JobAnswer {
     Received(Reception),
     /// To `Extras`.
     Extras(Result<Option<Box<Extras>>, Refusal>),
-    /// To `Membership`.
-    Member(Uid, bool),
+    /// To `Sender`.
+    Sender(Uid, KnownSender),
     /// To `Find`.
     Found(Option<Box<Message>>),
     /// To `Admin`.
@@ -109,35 +119,42 @@ impl Job {
     /// What the store says.
     pub fn run(&self, store: &dyn Store) -> Result<JobAnswer, StoreError> {
         match self {
-            Self::Load { key, sender, policy } => {
+            Self::Load { key, sender, sender_policy, policy, contacts_only } => {
                 let channel = store.channel_no(key)?;
-                let received = match sender {
-                    Some((sender, Standing::Client)) => match peer_of(key, sender) {
-                        Some(peer) => Some(receive(store, channel, &Uid::from_stored(peer), sender, false, *policy)?),
-                        None => None,
-                    },
-                    _ => None,
+                let peer = sender.as_ref().and_then(|(sender, _)| Some((peer_of(key, sender)?, sender)));
+                let received = match peer {
+                    Some((peer, sender)) => {
+                        let received =
+                            drafts::receive(store, channel, (&Uid::from_stored(peer), sender), false, *contacts_only)?;
+                        Some(Reception { sender: sender.clone(), policy: *policy, received })
+                    }
+                    None => None,
+                };
+                let sender = match sender {
+                    Some((uid, Standing::Client | Standing::Checked)) => {
+                        let sender = drafts::sender(store, key.channel_type(), channel, uid)?;
+                        Some((uid.clone(), KnownSender { policy: *sender_policy, sender }))
+                    }
+                    Some((_, Standing::Trusted)) | None => None,
                 };
                 let Some(channel) = channel else {
-                    return Ok(JobAnswer::Loaded { info: None, sender: None, received });
+                    return Ok(JobAnswer::Loaded { info: None, sender, received });
                 };
                 let info = store.channel(channel)?.map(Box::new);
                 store.warm(channel)?;
-                let sender = match sender {
-                    Some((uid, _)) => Some((uid.clone(), store.membership(channel, uid)?.is_some())),
-                    None => None,
-                };
                 Ok(JobAnswer::Loaded { info, sender, received })
             }
-            Self::Receive { channel, recipient, sender, wrote, policy } => {
-                Ok(JobAnswer::Received(receive(store, *channel, recipient, sender, *wrote, *policy)?))
+            Self::Receive { channel, recipient, sender, wrote, policy, contacts_only } => {
+                let received = drafts::receive(store, *channel, (recipient, sender), *wrote, *contacts_only)?;
+                Ok(JobAnswer::Received(Reception { sender: sender.clone(), policy: *policy, received }))
             }
             Self::Extras { key, channel, from_uid, standing, extras } => {
                 let place = Place { key, channel: *channel, from_uid, standing: *standing };
                 Ok(JobAnswer::Extras(drafts::check_extras(store, place, extras, &[])?))
             }
-            Self::Membership { channel, uid } => {
-                Ok(JobAnswer::Member(uid.clone(), store.membership(*channel, uid)?.is_some()))
+            Self::Sender { channel_type, channel, uid, policy } => {
+                let sender = drafts::sender(store, *channel_type, *channel, uid)?;
+                Ok(JobAnswer::Sender(uid.clone(), KnownSender { policy: *policy, sender }))
             }
             Self::Find { channel, from_uid, client_msg_no } => {
                 let found = store.message_by_client_msg_no(*channel, from_uid, client_msg_no)?;
@@ -175,16 +192,14 @@ pub struct Reception {
     pub received: Received,
 }
 
-fn receive(
-    store: &dyn Store,
-    channel: Option<ChannelNo>,
-    recipient: &Uid,
-    sender: &Uid,
-    wrote: bool,
-    policy: u64,
-) -> Result<Reception, StoreError> {
-    let received = drafts::receive(store, channel, recipient, sender, wrote)?;
-    Ok(Reception { sender: sender.clone(), policy, received })
+/// What is known of a sender, as long as nothing new was decided.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownSender {
+    /// What decisions about the sender were cached under before they were read. What the channel itself decided (members,
+    /// lists) needs none: the lane makes those changes, and forgets.
+    pub policy: u64,
+    /// What is known.
+    pub sender: Sender,
 }
 
 /// The other user of a person channel; `None` for a note to self and every other type.

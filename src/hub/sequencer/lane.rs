@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, MessageSeq, Uid, Version};
+use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, MessageSeq, Uid, Version};
 use smallvec::SmallVec;
 
-use super::jobs::{Job, Reception, peer_of};
+use super::jobs::{Job, KnownSender, Reception, peer_of};
 use super::{Outcome, Passing, PendingDraft, Turn, Work};
-use crate::domain::channel::{ChannelSettings, Standing, authorise_send};
+use crate::domain::channel::{ChannelSettings, Sender, Standing, Target, authorise_send};
 use crate::domain::conversation::ConversationFlags;
 use crate::domain::message::{Extras, Message, MessageState, fingerprint};
 use crate::domain::refusal::Refusal;
@@ -18,7 +18,7 @@ use crate::domain::user::Reception as Verdict;
 use crate::hub::administration::{alias, created};
 use crate::hub::committer::{LaneTicket, Submission, Waiter, make_client_msg_no};
 use crate::hub::delivery::{Delivered, Delivery};
-use crate::hub::drafts::Received;
+use crate::hub::drafts::{self, Received};
 use crate::store::{ChannelInfo, ChannelNo, Commit, MessageRecord, Probe, Record};
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) struct Lane {
     pub(super) settings: ChannelSettings,
     pub(super) channel: Option<ChannelNo>,
     pub(super) head_seq: u64,
-    pub(super) standing: HashMap<Uid, bool>,
+    pub(super) standing: HashMap<Uid, KnownSender>,
     pub(super) in_flight: HashMap<u64, SmallVec<[InFlight; 1]>>,
     pub(super) in_flight_count: usize,
     pub(super) waiting: VecDeque<Work>,
@@ -78,7 +78,13 @@ pub(super) enum Step {
 
 impl Lane {
     /// Decides the front entry.
-    pub(super) fn step(&mut self, shard: u16, at: u32, members_max: usize, turn: &mut Turn<'_>) -> Step {
+    pub(super) fn step(
+        &mut self,
+        shard: u16,
+        at: u32,
+        (members_max, contacts_only): (usize, bool),
+        turn: &mut Turn<'_>,
+    ) -> Step {
         let (from_uid, standing) = match self.waiting.front() {
             None => return Step::Next,
             Some(Work::Admin(_)) if self.channel.is_some() && self.info.is_none() => {
@@ -102,18 +108,19 @@ impl Lane {
             Some(Work::Draft(pending)) => (pending.draft.from_uid.clone(), pending.standing),
             Some(Work::Signal(pending)) => (pending.signal.from_uid.clone(), Standing::Client),
         };
-        let is_member = match (self.key.channel_type(), standing, self.channel) {
-            (ChannelType::Group, Standing::Client, Some(channel)) => match self.standing.get(&from_uid) {
-                Some(member) => *member,
-                None => return Step::Ask(Job::Membership { channel, uid: from_uid }),
-            },
-            _ => false,
+        let sender = match self.sender(&from_uid, standing, turn) {
+            Ok(sender) => sender,
+            Err(job) => return Step::Ask(job),
         };
-        let verdict =
-            authorise_send(self.key.channel_type(), self.channel.is_some(), &self.settings, is_member, standing);
-        let verdict = match verdict {
-            Ok(()) if standing == Standing::Client => match self.reception(&from_uid, turn) {
-                Ok(received) => received.verdict(),
+        let target = Target {
+            channel_type: self.key.channel_type(),
+            exists: self.channel.is_some(),
+            settings: &self.settings,
+            has_allow_list: self.info.as_ref().is_some_and(|info| info.allowed_count > 0),
+        };
+        let verdict = match authorise_send(target, sender, standing) {
+            Ok(()) if !sender.is_system => match self.reception(&from_uid, contacts_only, turn) {
+                Ok(received) => received.verdict(standing),
                 Err(job) => return Step::Ask(job),
             },
             decided => decided,
@@ -137,8 +144,25 @@ impl Lane {
         }
     }
 
+    /// What is known of the sender, or the question to ask first.
+    fn sender(&self, uid: &Uid, standing: Standing, turn: &Turn<'_>) -> Result<Sender, Job> {
+        if standing == Standing::Trusted {
+            return Ok(Sender { is_system: drafts::is_system(turn.store, uid), ..Sender::default() });
+        }
+        let policy = turn.queue.policies().of(uid.as_str());
+        match self.standing.get(uid).filter(|known| known.policy == policy) {
+            Some(known) => Ok(known.sender),
+            None => Err(Job::Sender {
+                channel_type: self.key.channel_type(),
+                channel: self.channel,
+                uid: uid.clone(),
+                policy,
+            }),
+        }
+    }
+
     /// What the recipient of a person channel lets the sender do, or the question to ask first.
-    fn reception(&self, sender: &Uid, turn: &Turn<'_>) -> Result<Received, Job> {
+    fn reception(&self, sender: &Uid, contacts_only: bool, turn: &Turn<'_>) -> Result<Received, Job> {
         let Some(peer) = peer_of(&self.key, sender) else { return Ok(Received::OPEN) };
         let policy = turn.queue.policies().of(peer);
         let known = self.receptions.iter().find(|known| known.sender == *sender && known.policy == policy);
@@ -150,6 +174,7 @@ impl Lane {
                 sender: sender.clone(),
                 wrote: self.wrote.iter().any(|wrote| wrote.as_str() == peer),
                 policy,
+                contacts_only,
             }),
         }
     }
@@ -190,7 +215,7 @@ impl Lane {
         for known in &mut self.receptions {
             if known.sender == *sender {
                 // A back end's message is no stranger's: the sender's own next one makes the request.
-                if standing == Standing::Client {
+                if standing != Standing::Trusted {
                     mark = known.received.mark.take();
                 }
             } else if matches!(known.received.reception, Verdict::Request | Verdict::StrangerRefused) {
@@ -432,9 +457,9 @@ impl Lane {
 
 fn record_bytes(record: &Record) -> usize {
     match record {
-        Record::MembersAdded { uids, .. } | Record::MembersRemoved { uids, .. } => {
-            uids.iter().map(|uid| uid.as_str().len() + 8).sum()
-        }
+        Record::MembersAdded { uids, .. }
+        | Record::MembersRemoved { uids, .. }
+        | Record::ChannelListed { uids, .. } => uids.iter().map(|uid| uid.as_str().len() + 8).sum(),
         _ => 64,
     }
 }

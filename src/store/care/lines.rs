@@ -18,7 +18,7 @@ use protocol::ids::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::domain::channel::{ChannelProfile, ChannelSettings, Role};
+use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role};
 use crate::domain::conversation::ConversationFlags;
 use crate::domain::file::{FILE_NAME_BYTES_MAX, FileRecord};
 use crate::domain::identity::Scopes;
@@ -204,6 +204,16 @@ fn fields(record: &Record) -> Value {
             "name": file.name, "mime": file.mime, "size": file.size, "content": hex(&file.content),
         }),
         Record::FileRemoved { file_id } => json!({"kind": "file_removed", "file_id": file_id.as_str()}),
+        Record::ChannelListed { list, on, uids, .. } => {
+            json!({"kind": "listed", "list": list.code(), "on": on, "uids": texts(uids)})
+        }
+        Record::SystemUser { uid, on } => json!({"kind": "system_user", "uid": uid.as_str(), "on": on}),
+        Record::CommandsRead { uid, position, message_id } => json!({
+            "kind": "commands_read", "uid": uid.as_str(), "position": position, "last_message_id": message_id.get(),
+        }),
+        Record::AddressBlocked { address, on } => {
+            json!({"kind": "address_blocked", "address": address.to_string(), "on": on})
+        }
         Record::Break { kept, until } => json!({"kind": "break", "kept": kept.get(), "until": until.get()}),
     }
 }
@@ -425,6 +435,11 @@ impl Fields {
                 delete_floor: self.number_or("delete_floor", 0)?,
                 uids: self.uids("uids")?,
             },
+            "listed" => {
+                let list = self.text("list")?;
+                let list = ChannelList::from_code(&list).ok_or_else(|| is_not("list", "deny or allow"))?;
+                Record::ChannelListed { channel, list, on: self.bit("on")?, uids: self.uids("uids")? }
+            }
             "read" => Record::ReadPosition { channel, uid: self.uid("uid")?, seq: self.number("message_seq")? },
             "conversation_deleted" => Record::ConversationDeleted {
                 channel,
@@ -561,6 +576,16 @@ impl Fields {
                 size: self.number("size")?,
                 content: self.hash("content")?,
             })),
+            "system_user" => Record::SystemUser { uid: self.uid("uid")?, on: self.bit("on")? },
+            "commands_read" => Record::CommandsRead {
+                uid: self.uid("uid")?,
+                position: self.number("position")?,
+                message_id: self.version_of("last_message_id")?.unwrap_or(Version::ZERO),
+            },
+            "address_blocked" => {
+                let address = self.text("address")?.parse().map_err(|_| is_not("address", "an IP address"))?;
+                Record::AddressBlocked { address, on: self.bit("on")? }
+            }
             "file_removed" => Record::FileRemoved { file_id: self.file_id("file_id")? },
             "break" => {
                 let field = |kept: Option<Version>| kept.unwrap_or(Version::ZERO);

@@ -3,11 +3,12 @@
 //! Owns the meaning of records in its simplest form. Refuses to know locks, clocks and what tests ask of commits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use protocol::ids::{ChannelKey, ClientMsgNo, FileId, MessageId, Uid, Version};
 
-use crate::domain::channel::{ChannelProfile, ChannelSettings, Membership, Role};
+use crate::domain::channel::{ChannelProfile, ChannelSettings, Listing, Membership, Role};
 use crate::domain::conversation::ConversationState;
 use crate::domain::file::FileInfo;
 use crate::domain::message::{Digest, Extras, Message, MessageFlags, MessageState, Reacted, chain_digest, fingerprint};
@@ -31,6 +32,9 @@ pub(super) struct State {
     pub(super) keys: BTreeMap<String, ApiKey>,
     pub(super) settings: BTreeMap<Uid, UserSettings>,
     pub(super) relations: BTreeMap<Uid, BTreeMap<Uid, Relation>>,
+    pub(super) system_users: BTreeSet<Uid>,
+    pub(super) blocked_addresses: BTreeSet<IpAddr>,
+    pub(super) commands_read: BTreeMap<Uid, (u64, Version)>,
     pub(super) files: BTreeMap<FileId, FileInfo>,
     pub(super) references: BTreeMap<FileId, BTreeSet<(ChannelNo, u64)>>,
     pub(super) ring: VecDeque<(Version, ChannelNo)>,
@@ -52,6 +56,7 @@ pub(super) struct Channel {
     pub(super) changed: Version,
     pub(super) profile: Option<ChannelProfile>,
     pub(super) roles: BTreeMap<Uid, Role>,
+    pub(super) listings: BTreeMap<Uid, Listing>,
 }
 
 pub(super) struct Stored {
@@ -171,6 +176,7 @@ impl Channel {
             changed: Version::ZERO,
             profile: None,
             roles: BTreeMap::new(),
+            listings: BTreeMap::new(),
         }
     }
 
@@ -381,6 +387,30 @@ impl State {
                 match *relation == Relation::default() {
                     true => relations.remove(peer),
                     false => relations.insert(peer.clone(), *relation),
+                };
+            }
+            Record::ChannelListed { channel, list, on, uids } => {
+                if let Some(found) = self.channels.get_mut(channel) {
+                    for uid in uids {
+                        let listing = found.listings.entry(uid.clone()).or_default();
+                        *listing = listing.with(*list, *on);
+                    }
+                    found.listings.retain(|_, listing| !listing.is_none());
+                }
+            }
+            Record::SystemUser { uid, on } => {
+                match on {
+                    true => self.system_users.insert(uid.clone()),
+                    false => self.system_users.remove(uid),
+                };
+            }
+            Record::CommandsRead { uid, position, message_id } => {
+                self.commands_read.insert(uid.clone(), (*position, *message_id));
+            }
+            Record::AddressBlocked { address, on } => {
+                match on {
+                    true => self.blocked_addresses.insert(*address),
+                    false => self.blocked_addresses.remove(address),
                 };
             }
             Record::File(file) => {

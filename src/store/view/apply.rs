@@ -140,6 +140,15 @@ impl View {
             Record::Relation { uid, peer, relation } => {
                 self.with_user(uid, |user| user.relate(&ctx, version, peer, *relation))?;
             }
+            Record::ChannelListed { channel, list, on, uids } => {
+                self.with(*channel, |state| state.list(&ctx, version, *list, *on, uids))?;
+            }
+            Record::SystemUser { uid, on } => self.registers.write().set_system_user(version, uid, *on),
+            Record::CommandsRead { uid, position, message_id } => self.with_user(uid, |user| {
+                user.read_commands(version, *position, *message_id);
+                Ok(())
+            })?,
+            Record::AddressBlocked { address, on } => self.registers.write().set_address(version, *address, *on),
             Record::File(file) => self.files.set(&self.db, version, &file.file_id, Some(file))?,
             Record::FileRemoved { file_id } => self.files.set(&self.db, version, file_id, None)?,
             Record::Break { kept, until } => {

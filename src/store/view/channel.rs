@@ -18,15 +18,17 @@ use super::runs::Runs;
 use super::seqset::SeqSet;
 use super::table::{ColdBuckets, Table};
 use super::{Context, damaged_row, keys, parts};
-use crate::domain::channel::{ChannelProfile, ChannelSettings, Membership, Role};
+use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Membership, Role};
 use crate::domain::conversation::LastOwn;
 use crate::domain::message::{Digest, chain_digest, fingerprint};
 use crate::store::log::Place;
 use crate::store::{ChannelInfo, ChannelNo, MessageRecord, Result, StoreError};
 
 mod altering;
+mod lists;
 
 pub use altering::read_edit;
+pub use lists::{cold_listed, hot_listed};
 
 #[derive(Debug)]
 struct FullPage {
@@ -65,6 +67,8 @@ pub struct ChannelState {
     changed: u64,
     settings: ChannelSettings,
     member_count: u64,
+    /// How many are on each list, by [`ChannelList`].
+    listed_counts: [u64; 2],
     people: Table<Uid, Person>,
     /// The page of `head_seq`; empty when there is no message.
     tail: IndexPage,
@@ -74,6 +78,8 @@ pub struct ChannelState {
     dead: SeqSet,
     /// Live seqs that mention all.
     mention_all: SeqSet,
+    /// Seqs of commands, whatever became of them.
+    commands: SeqSet,
     /// Loaded when first needed; `None` while `has_changes` is not set means that there are none.
     changes: Option<Box<Changes>>,
     has_changes: bool,
@@ -133,7 +139,7 @@ impl Owner for ChannelState {
 
     fn weight(&self) -> usize {
         let entries = self.tail.entries.capacity() + self.pages.len() * PAGE_SEQS as usize;
-        let sets = self.dead.weight() + self.mention_all.weight();
+        let sets = self.dead.weight() + self.mention_all.weight() + self.commands.weight();
         let changes = self.changes.as_ref().map_or(0, |changes| changes.weight());
         let profile = self.profile.as_ref().map_or(0, |p| size_of::<ChannelProfile>() + profile_bytes(p));
         750 + entries * size_of::<Entry>() + self.people.weight() + sets + self.runs.weight() + changes + profile
@@ -153,11 +159,13 @@ impl ChannelState {
             changed: 0,
             settings: ChannelSettings::default(),
             member_count: 0,
+            listed_counts: [0, 0],
             people: Table::new(seed),
             tail: IndexPage::default(),
             pages: HashMap::default(),
             dead: SeqSet::default(),
             mention_all: SeqSet::default(),
+            commands: SeqSet::default(),
             changes: None,
             has_changes: false,
             profile: None,
@@ -187,10 +195,12 @@ impl ChannelState {
             profile_parts: r.u8()?,
             settings: settings_of(r.u8()?),
             member_count: r.varint()?,
+            listed_counts: [r.varint()?, r.varint()?],
             people: Table::take_head(&mut r, seed)?,
             tail: IndexPage::take(&mut r)?,
             dead: SeqSet::take(&mut r)?,
             mention_all: SeqSet::take(&mut r)?,
+            commands: SeqSet::take(&mut r)?,
             runs: Runs::take(&mut r, seed)?,
             ..Self::absent(no, seed)
         };
@@ -215,10 +225,12 @@ impl ChannelState {
         w.u8(self.profile_parts);
         w.u8(settings_bits(&self.settings));
         w.varint(self.member_count);
+        self.listed_counts.iter().for_each(|count| w.varint(*count));
         self.people.put_head(&mut w);
         self.tail.put(&mut w);
         self.dead.put(&mut w);
         self.mention_all.put(&mut w);
+        self.commands.put(&mut w);
         self.runs.put(&mut w);
         w.finish()
     }
@@ -276,6 +288,9 @@ impl ChannelState {
         self.push(version, seq, Entry { place, digest, fingerprint }, countable)?;
         self.runs.push(fingerprint, seq);
         let no = self.no;
+        if m.flags.sync_once {
+            self.commands.insert(ctx.db, &|| keys::channel(keys::COMMANDS, no), seq)?;
+        }
         let prefix = || keys::channel(keys::PEOPLE, no);
         let (person, _) = self.people.entry(ctx.db, &prefix, &m.from_uid)?;
         let first = person.last_own.seq == 0;
@@ -435,6 +450,8 @@ impl ChannelState {
             digest: self.digest(),
             settings: self.settings,
             member_count: self.member_count,
+            denied_count: self.listed_counts[ChannelList::Deny as usize],
+            allowed_count: self.listed_counts[ChannelList::Allow as usize],
         })
     }
 
@@ -650,6 +667,7 @@ impl ChannelState {
         self.people.snapshot(&keys::channel(keys::PEOPLE, no), &mut rows.together);
         self.dead.snapshot(&keys::channel(keys::DEAD_SET, no), &mut rows.together);
         self.mention_all.snapshot(&keys::channel(keys::ALL_SET, no), &mut rows.together);
+        self.commands.snapshot(&keys::channel(keys::COMMANDS, no), &mut rows.together);
         if let Some(changes) = &mut self.changes {
             changes.snapshot(&mut rows.together);
         }
@@ -672,6 +690,7 @@ impl ChannelState {
         self.pages.retain(|_, full| full.dirty);
         self.dead.settle();
         self.mention_all.settle();
+        self.commands.settle();
         self.people.for_each_loaded(Person::settle);
         if let Some(changes) = &mut self.changes {
             changes.settle();

@@ -51,7 +51,8 @@ impl View {
     }
 
     fn write_dirty(&self, ledger: &mut Ledger) -> Result<()> {
-        let server = self.server.lock().snapshot();
+        let mut server = self.server.lock().snapshot();
+        server.extend(self.registers.write().snapshot());
         ledger.apply(&self.db, server)?;
         self.files.write(&self.db, ledger)?;
         let (mut users, mut channels) = (self.users.take_dirty(), self.channels.take_dirty());

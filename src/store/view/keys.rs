@@ -14,6 +14,7 @@
 //!                           own seqs that mention all (3)
 //! x no lvl page8            page of the channel's set of dead countable seqs
 //! q no lvl page8            page of the channel's set of live seqs that mention all
+//! C no lvl page8            page of the channel's set of commands
 //! o no bucket4 part         profile of a channel                                (owner: the channel)
 //! g no                      heads of what changed in messages                   (owner: the channel)
 //! m no bucket4 part         edits and reactions by seq                          (owner: the channel)
@@ -28,6 +29,8 @@
 //! z len uid bucket4 part    what others are to a user                           (owner: the user)
 //! t hash                    who holds a token                                   (written with the user that changed it)
 //! k key_id                  API key                                             (owner: the server)
+//! S uid                     whether a user is a system user                     (owner: the registers)
+//! A address                 whether an address is blocked                       (owner: the registers)
 //! b kept8                   break                                               (owner: the server)
 //! e minute8 page4           messages that fall due in a minute                  (owner: the server)
 //! d file_id                 a file, and the first messages that carry it        (owner: itself)
@@ -51,6 +54,7 @@ pub const PEOPLE: u8 = b'p';
 pub const SENDER_SET: u8 = b's';
 pub const DEAD_SET: u8 = b'x';
 pub const ALL_SET: u8 = b'q';
+pub const COMMANDS: u8 = b'C';
 pub const PROFILE: u8 = b'o';
 pub const ALTERED_HEAD: u8 = b'g';
 pub const ALTERED: u8 = b'm';
@@ -65,6 +69,8 @@ pub const CHANGES: u8 = b'y';
 pub const RELATIONS: u8 = b'z';
 pub const TOKEN: u8 = b't';
 pub const API_KEY: u8 = b'k';
+pub const SYSTEM_USER: u8 = b'S';
+pub const ADDRESS: u8 = b'A';
 pub const BREAK: u8 = b'b';
 pub const EXPIRY: u8 = b'e';
 pub const FILE: u8 = b'd';

@@ -15,6 +15,7 @@
 //!
 //! Page: `docs/storage.md`. Layout: [`keys`].
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -31,13 +32,15 @@ use self::files::Files;
 use self::numbers::Numbers;
 use self::overlay::Overlay;
 use self::recency::Recency;
+use self::registers::Registers;
 use self::server::ServerState;
+use self::table::ColdBuckets;
 use self::user::UserState;
 use super::log::{LogMark, LogPosition, LogReader, Place};
 use super::{
     ApiKey, ChannelInfo, ChannelNo, CredentialHash, MessageChanges, Probe, Result, StoreError, VersionStanding,
 };
-use crate::domain::channel::{ChannelProfile, Membership};
+use crate::domain::channel::{ChannelList, ChannelProfile, Listing, Membership};
 use crate::domain::conversation::{ConversationState, LastOwn};
 use crate::domain::file::{ContentHash, FileInfo};
 use crate::domain::message::Digest;
@@ -61,6 +64,7 @@ mod overlay;
 mod parts;
 mod people;
 mod recency;
+mod registers;
 mod runs;
 mod seqset;
 mod server;
@@ -104,6 +108,7 @@ pub struct View {
     tokens: Overlay<CredentialHash, TokenOwners>,
     files: Files,
     server: Mutex<ServerState>,
+    registers: RwLock<Registers>,
     breaks: RwLock<Vec<(u64, u64)>>,
     recency: Recency,
     /// Which channels are person channels: fanned out to by their users, not by number.
@@ -200,6 +205,7 @@ impl View {
             tokens: Overlay::new(0),
             files: Files::default(),
             server: Mutex::new(verified.server),
+            registers: RwLock::new(verified.registers),
             breaks: RwLock::new(breaks),
             recency: Recency::new(verified.changes),
             persons: RwLock::new(verified.persons),
@@ -248,7 +254,8 @@ impl View {
     /// How many owners and files have changes that no checkpoint holds.
     pub fn dirty_count(&self) -> u64 {
         let owners = (self.channels.dirty_count() + self.users.dirty_count()) as u64;
-        owners + self.files.dirty_count() + u64::from(self.server.lock().is_dirty())
+        let server = self.server.lock().is_dirty() || self.registers.read().is_dirty();
+        owners + self.files.dirty_count() + u64::from(server)
     }
 
     /// Whether a checkpoint has failed, after which nothing more may be applied.
@@ -362,23 +369,71 @@ impl View {
 
     /// All members, in no order.
     fn everybody(&self, channel: ChannelNo) -> Result<Vec<(Uid, Membership)>> {
+        self.of_people(channel, ChannelState::hot_members, |cold, members| {
+            channel::cold_members(&self.db, channel.0, cold, members)
+        })
+    }
+
+    /// Some of a channel's people: those in memory, then those of the buckets that are not.
+    fn of_people<T>(
+        &self,
+        channel: ChannelNo,
+        hot: impl Fn(&ChannelState, &mut Vec<T>) -> ColdBuckets,
+        read_cold: impl Fn(&ColdBuckets, &mut Vec<T>) -> Result<()>,
+    ) -> Result<Vec<T>> {
         // A large channel is read without its lock, so that commits need not wait; again when it changed meanwhile, and
         // with the lock when it changes all the time.
         let _held = self.channels.hold(&channel.0);
         for _ in 0..3 {
-            let mut members = Vec::new();
-            let cold = self.with(channel, |state| Ok(state.hot_members(&mut members)))?;
-            channel::cold_members(&self.db, channel.0, &cold, &mut members)?;
+            let mut found = Vec::new();
+            let cold = self.with(channel, |state| Ok(hot(state, &mut found)))?;
+            read_cold(&cold, &mut found)?;
             if self.with(channel, |state| Ok(state.people_stamp() == cold.stamp))? {
-                return Ok(members);
+                return Ok(found);
             }
         }
         self.with(channel, |state| {
-            let mut members = Vec::new();
-            let cold = state.hot_members(&mut members);
-            channel::cold_members(&self.db, channel.0, &cold, &mut members)?;
-            Ok(members)
+            let mut found = Vec::new();
+            let cold = hot(state, &mut found);
+            read_cold(&cold, &mut found)?;
+            Ok(found)
         })
+    }
+
+    pub fn listing(&self, channel: ChannelNo, uid: &Uid) -> Result<Listing> {
+        self.with(channel, |state| state.listing(&self.db, uid))
+    }
+
+    pub fn listed(&self, channel: ChannelNo, list: ChannelList) -> Result<Vec<Uid>> {
+        let hot = |state: &ChannelState, found: &mut Vec<Uid>| channel::hot_listed(state, list, found);
+        let mut listed =
+            self.of_people(channel, hot, |cold, found| channel::cold_listed(&self.db, channel.0, cold, list, found))?;
+        listed.sort_unstable();
+        Ok(listed)
+    }
+
+    pub fn commands_after(&self, channel: ChannelNo, floor: u64, max: usize) -> Result<Vec<u64>> {
+        self.with(channel, |state| state.commands_after(&self.db, floor, max))
+    }
+
+    pub fn commands_read(&self, uid: &Uid) -> Result<(u64, Version)> {
+        self.with_user(uid, |user| Ok(user.commands_read()))
+    }
+
+    pub fn is_system_user(&self, uid: &Uid) -> bool {
+        self.registers.read().is_system_user(uid)
+    }
+
+    pub fn system_users(&self) -> Vec<Uid> {
+        self.registers.read().system_users()
+    }
+
+    pub fn is_address_blocked(&self, address: IpAddr) -> bool {
+        self.registers.read().is_address_blocked(address)
+    }
+
+    pub fn blocked_addresses(&self) -> Vec<IpAddr> {
+        self.registers.read().addresses()
     }
 
     pub fn profile(&self, channel: ChannelNo) -> Result<Option<ChannelProfile>> {

@@ -1,4 +1,4 @@
-//! What a channel keeps of one user: membership, role, own messages, mentions.
+//! What a channel keeps of one user: membership, role, lists, own messages, mentions.
 //!
 //! Owns the layout of an entry of the people table and of the seq sets that hang on it. Refuses to decide anything: its
 //! channel does.
@@ -10,7 +10,7 @@ use super::db::{Db, Row};
 use super::keys;
 use super::seqset::SeqSet;
 use super::table::TableValue;
-use crate::domain::channel::{Membership, Role};
+use crate::domain::channel::{Listing, Membership, Role};
 use crate::domain::conversation::LastOwn;
 use crate::store::Result;
 
@@ -40,6 +40,8 @@ pub struct Person {
     pub last_own: LastOwn,
     /// Own countable seqs, whatever became of them.
     pub own: SeqSet,
+    /// On which of the channel's lists the user is.
+    pub listing: Listing,
     /// Those of `own` that are revoked or expired.
     pub own_dead: SeqSet,
     mentions: Option<Box<Mentions>>,
@@ -115,12 +117,13 @@ impl TableValue for Person {
     const BYTES_HINT: u64 = 16;
 
     fn is_empty(&self) -> bool {
-        self.since == 0 && self.last_own.seq == 0 && !self.has_mentions()
+        self.since == 0 && self.last_own.seq == 0 && self.listing.is_none() && !self.has_mentions()
     }
 
     fn put(&self, w: &mut Writer) {
         let (sent, has_role) = (self.last_own.seq > 0, self.role != Role::Member);
-        let bits = [self.is_member(), sent, has_role, self.has_mentions()];
+        let Listing { denied, allowed } = self.listing;
+        let bits = [self.is_member(), sent, has_role, self.has_mentions(), denied, allowed];
         w.u8(bits.iter().rev().fold(0, |bits, &on| bits << 1 | u8::from(on)));
         if self.is_member() {
             w.varint(self.join_floor);
@@ -143,7 +146,8 @@ impl TableValue for Person {
 
     fn take(r: &mut Reader<'_>, _seed: u64) -> Result<Self, Malformed> {
         let flags = r.u8()?;
-        let mut person = Self::default();
+        let mut person =
+            Self { listing: Listing { denied: flags & 16 != 0, allowed: flags & 32 != 0 }, ..Self::default() };
         if flags & 1 != 0 {
             person.join_floor = r.varint()?;
             person.since = r.varint()?;

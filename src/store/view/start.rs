@@ -9,6 +9,7 @@ use protocol::ids::{ChannelType, Version};
 use super::codec::{Malformed, ROW_VERSION, Reader};
 use super::db::{Db, Ledger, row_hash, sum_row};
 use super::numbers::Numbers;
+use super::registers::Registers;
 use super::server::ServerState;
 use super::{channel, damaged_row, decode_mark, encode_mark, keys, seed_of};
 use crate::store::log::seam::FileFaults;
@@ -26,6 +27,7 @@ pub struct Verified {
     pub(super) sum: u128,
     pub(super) mark: LogMark,
     pub(super) server: ServerState,
+    pub(super) registers: Registers,
     /// (last change, number) of every channel that changed.
     pub(super) changes: Vec<(u64, u32)>,
     /// Which channels are person channels.
@@ -51,6 +53,7 @@ impl Verified {
             sum: ledger.sum(),
             mark: start,
             server: ServerState::default(),
+            registers: Registers::default(),
             changes: Vec::new(),
             persons: Numbers::default(),
             next_channel: 0,
@@ -98,6 +101,7 @@ pub fn open_verified(path: &Path, cache_bytes: u64, faults: Faults) -> Result<Op
         sum: 0,
         mark,
         server: ServerState::default(),
+        registers: Registers::default(),
         changes: Vec::new(),
         persons: Numbers::default(),
         next_channel: 0,
@@ -110,7 +114,7 @@ pub fn open_verified(path: &Path, cache_bytes: u64, faults: Faults) -> Result<Op
 fn scan(found: &mut Verified) -> Result<()> {
     let mut written = None;
     let (seed, mut sum) = (found.seed, 0u128);
-    let Verified { db, server, changes, persons, next_channel, channel_count, .. } = found;
+    let Verified { db, server, registers, changes, persons, next_channel, channel_count, .. } = found;
     db.scan_all(&mut |key, row| {
         if key == keys::SUM {
             written = Some(row.to_vec());
@@ -138,6 +142,9 @@ fn scan(found: &mut Verified) -> Result<()> {
             }
             Some(&(keys::API_KEY | keys::BREAK | keys::EXPIRY) | b'#') => {
                 server.take_row(key, row).map_err(|m| damaged_row(key, m))?;
+            }
+            Some(&(keys::SYSTEM_USER | keys::ADDRESS)) => {
+                registers.take_row(key, row).map_err(|m| damaged_row(key, m))?;
             }
             _ => {}
         }

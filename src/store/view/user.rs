@@ -134,6 +134,8 @@ pub struct UserState {
     states: Table<u32, ConversationState>,
     /// What others are to the user.
     relations: Table<Uid, Relation>,
+    /// How many commands were taken, and the last one's id.
+    commands_read: (u64, u64),
     /// In how many channels the user is a member now.
     member_of: u64,
     list_count: u64,
@@ -201,6 +203,7 @@ impl UserState {
             tokens: Vec::new(),
             states: Table::new(seed),
             relations: Table::new(seed),
+            commands_read: (0, 0),
             member_of: 0,
             list_count: 0,
             list_pages: 0,
@@ -225,6 +228,7 @@ impl UserState {
         }
         state.states = Table::take_head(&mut r, seed)?;
         state.relations = Table::take_head(&mut r, seed)?;
+        state.commands_read = (r.varint()?, r.varint()?);
         state.member_of = r.varint()?;
         state.list_count = r.varint()?;
         state.list_pages = r.varint32()?;
@@ -245,6 +249,8 @@ impl UserState {
         }
         self.states.put_head(&mut w);
         self.relations.put_head(&mut w);
+        w.varint(self.commands_read.0);
+        w.varint(self.commands_read.1);
         w.varint(self.member_of);
         w.varint(self.list_count);
         w.varint(u64::from(self.list_pages));
@@ -394,6 +400,12 @@ impl UserState {
         Ok(())
     }
 
+    pub fn read_commands(&mut self, version: Version, position: u64, message_id: Version) {
+        if self.begin(version) {
+            self.commands_read = (position, message_id.get());
+        }
+    }
+
     /// Moves the tail into the newest page while that has room, else into a new one.
     fn spill_list(&mut self) {
         let tail = std::mem::take(&mut self.list_tail);
@@ -451,6 +463,10 @@ impl UserState {
         let changed = self.changes.after(db, &prefix, since, usize::MAX)?;
         let numbers = changed.into_iter().map(|(no, _)| u32::try_from(no));
         numbers.collect::<Result<_, _>>().map_err(|_| damaged_row(&prefix(), Malformed))
+    }
+
+    pub fn commands_read(&self) -> (u64, Version) {
+        (self.commands_read.0, Version::new(self.commands_read.1))
     }
 
     pub fn settings(&self) -> UserSettings {

@@ -34,6 +34,8 @@ use crate::hub::conversations::{Page, ReadBy, SyncAnswer, SyncRequest, SyncRow, 
 
 mod wire;
 
+pub(in crate::http) use wire::Row as ConversationRow;
+
 /// Rows of a page when the request does not say (wukongim-http.md 6.1).
 const PAGE_SIZE_DEFAULT: usize = 100;
 /// Most rows of a page.
@@ -52,7 +54,7 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
 }
 
 /// Refuses everything while the feature is switched off (C1).
-fn feature_on(state: &HttpState) -> Result<(), Problem> {
+pub(in crate::http) fn feature_on(state: &HttpState) -> Result<(), Problem> {
     if state.conversation.on { Ok(()) } else { Err(Refusal::FeatureOff { key: "conversation.on" }.into()) }
 }
 

@@ -13,10 +13,10 @@ use crate::domain::channel::{Standing, chat_id};
 use crate::domain::identity::Identity;
 use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
+use crate::domain::user::SYSTEM_UID;
 use crate::http::HttpState;
 use crate::http::extract::{Auth, Needs, credential};
 use crate::http::problem::Problem;
-use crate::http::reference::SYSTEM_UID;
 use crate::hub::Reader;
 
 /// The header that names the application.

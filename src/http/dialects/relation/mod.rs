@@ -26,10 +26,10 @@ use crate::credentials::mint_user_token;
 use crate::domain::channel::chat_id;
 use crate::domain::identity::Identity;
 use crate::domain::refusal::Refusal;
+use crate::domain::user::SYSTEM_UID;
 use crate::http::HttpState;
 use crate::http::extract::{Auth, Body, Needs};
 use crate::http::problem::Problem;
-use crate::http::reference::SYSTEM_UID;
 use crate::voices::RelationCode;
 
 mod caller;

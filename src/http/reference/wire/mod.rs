@@ -3,9 +3,17 @@
 //! Missing fields and `null` are the zero value, flags are the numbers 0 and 1, ids are strings and nothing else.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::http::extract::{flag, null_is_zero};
+
+mod conversations;
+mod lookups;
+mod operations;
+
+pub use conversations::*;
+pub use lookups::*;
+pub use operations::*;
 
 /// `POST /user/token`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -146,12 +154,23 @@ pub struct MessageSend {
     /// The sender. With an API key, empty: the system user. With an own credential: may be left out.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub from_uid: String,
+    /// WuKongIM v3's name of `from_uid`.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub sender_uid: String,
     /// The channel; for a person channel the peer's uid.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub channel_id: String,
     /// 1 person, 2 group, 3 customer service.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub channel_type: u8,
+    /// 0 or 1. As `header.no_persist`, where WuKongIM v3 has it.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = u8)]
+    pub no_persist: bool,
+    /// 0 or 1. As `header.sync_once`, where WuKongIM v3 has it.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = u8)]
+    pub sync_once: bool,
     /// Seconds until it expires; 0: never.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub expire: u32,
@@ -177,13 +196,13 @@ pub struct MessageSend {
     /// Ids of uploaded files it carries, at most 32.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub files: Vec<String>,
-    /// Sending to a set of users is not offered yet: must be empty.
+    /// Sends a command (`sync_once`) to exactly these users, with an API key and without a channel.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub subscribers: Vec<String>,
-    /// Streams are not offered yet: must be empty.
+    /// Streams are not supported: must be empty.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub stream_no: String,
-    /// Streams are not offered yet: must be 0.
+    /// Streams are not supported: must be 0.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub is_stream: bool,
@@ -233,42 +252,113 @@ pub struct MessageSentData {
     pub message_seq: u64,
 }
 
-/// `POST /channel/messagesync`.
+/// `POST /message/sendbatch`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct MessageSyncQuery {
-    /// Who reads. With an own credential: may be left out.
+pub struct MessageSendBatch {
+    /// Flags.
     #[serde(default, deserialize_with = "null_is_zero")]
-    pub login_uid: String,
+    pub header: Header,
+    /// The sender. With an own credential: may be left out.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub from_uid: String,
+    /// Who gets it, each in an own conversation; at most 10,000.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub subscribers: Vec<String>,
+    /// Standard base64 of the content.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub payload: String,
+}
+
+/// The answer of `POST /message/sendbatch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MessageBatchSent {
+    /// Who could not be written to.
+    pub fail_uids: Vec<String>,
+    /// Why not, at the same places.
+    pub reason: Vec<String>,
+}
+
+/// `POST /user/systemuids_add` and its siblings.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct Uids {
+    /// Whom.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub uids: Vec<String>,
+}
+
+/// `POST /tmpchannel/subscriber_set`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct TemporarySubscribers {
+    /// The channel.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub channel_id: String,
+    /// Whom.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub uids: Vec<String>,
+}
+
+/// `POST /channel/blacklist_add` and its siblings.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct Listed {
+    /// The channel; for a person the uid whose list it is.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub channel_id: String,
+    /// 1 person, 2 group, 3 customer service.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub channel_type: u8,
+    /// Whom.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub uids: Vec<String>,
+}
+
+/// `GET /channel/whitelist`.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListedQuery {
+    /// The channel; for a person the uid whose list it is.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub channel_id: String,
+    /// 1 person, 2 group, 3 customer service; 0 means 2.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub channel_type: u8,
+}
+
+/// `POST /message/sync`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct CommandSync {
+    /// Whose commands. With an own credential: may be left out.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub uid: String,
+    /// Ignored, as in WuKongIM v2: the server knows what was taken.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    #[expect(dead_code, reason = "read so that it is checked")]
+    pub message_seq: u64,
+    /// 0 means 200; at most 10,000.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub limit: i64,
+}
+
+/// `POST /message/syncack`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct CommandAck {
+    /// Whose commands. With an own credential: may be left out.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub uid: String,
+    /// `message_seq` of the last command taken.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub last_message_seq: u64,
+}
+
+/// `POST /message/cmd/bind` and `POST /message/cmd/unbind`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct CommandBinding {
+    /// Who. With an own credential: may be left out.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub uid: String,
     /// The channel; for a person channel the peer's uid.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub channel_id: String,
     /// 1 person, 2 group, 3 customer service.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub channel_type: u8,
-    /// Inclusive; 0 with end 0: the newest.
-    #[serde(default, deserialize_with = "null_is_zero")]
-    pub start_message_seq: u64,
-    /// Exclusive; 0: none.
-    #[serde(default, deserialize_with = "null_is_zero")]
-    pub end_message_seq: u64,
-    /// 0 means 100; at most 10,000.
-    #[serde(default, deserialize_with = "null_is_zero")]
-    pub limit: u32,
-    /// 0: towards older, 1: towards newer.
-    #[serde(default, deserialize_with = "flag")]
-    #[schema(value_type = u8)]
-    pub pull_mode: bool,
-}
-
-/// The answer of `POST /channel/messagesync`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct MessageSyncPage {
-    /// Echoed.
-    pub start_message_seq: u64,
-    /// Echoed.
-    pub end_message_seq: u64,
-    /// 0 or 1. Whether the page is full and there may be more.
-    pub more: u8,
-    /// Ascending by message_seq.
-    pub messages: Vec<crate::http::message::MessageBody>,
 }
