@@ -15,8 +15,10 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 pub mod keys;
+pub mod webhook;
 
 use keys::{ENV_CONFIG_FILE, ENV_PREFIX, KEYS, Key, Kind};
+pub use webhook::Webhook;
 
 /// File that is read when no other is named and it exists in the working directory.
 pub const DEFAULT_FILE: &str = "chinwag.toml";
@@ -63,6 +65,8 @@ pub struct Config {
     pub http: Http,
     /// The dialect of relation.txt.
     pub relation: Relation,
+    /// Calls to back ends.
+    pub webhook: Webhook,
 }
 
 /// Listeners.
@@ -369,6 +373,7 @@ impl Default for Config {
             search: Search { on: true },
             http: Http { connections_max: 4096, body_bytes_max: 4 * MIB, request_timeout_ms: 30_000 },
             relation: Relation { http_errors: false },
+            webhook: Webhook::default(),
         }
     }
 }
@@ -436,6 +441,7 @@ impl Config {
                 self.conversation.msg_count_default, self.conversation.msg_count_max
             ));
         }
+        self.webhook.check()?;
         Ok(())
     }
 

@@ -14,3 +14,4 @@ pub mod hub;
 pub mod metrics;
 pub mod store;
 pub mod voices;
+pub mod webhook;

@@ -1,5 +1,8 @@
 //! What a user has decided about others: strangers, contacts, blocked users (design.md section 7).
 
+/// The user that speaks for the server itself (wukongim-http.md 3.4), as a bare uid.
+pub const SYSTEM_UID: &str = "____system";
+
 /// What becomes of a first message from a stranger: a sender who is no contact and to whom this user never wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]

@@ -215,6 +215,11 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
         None => None,
     };
     let identity = context.credentials.identify(&context.hub, &connect.token, named.as_ref()).map_err(fault)?;
+    // Who connects another way than with a token of the device has no master device (wukongim-http.md section 10).
+    let device_level = match &identity {
+        Identity::User { device_level, .. } => *device_level,
+        Identity::Key { .. } => 0,
+    };
     let uid = match (identity, named) {
         (Identity::User { uid, .. }, Some(named)) if named.as_str() != uid.bare() => {
             return Err(fault(Refusal::Forbidden { action: "connect as this user" }));
@@ -238,7 +243,7 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
     let entered = {
         let mut shard = context.shard.borrow_mut();
         shard.set_clock(clock::now_ms());
-        let entered = shard.enter(uid.clone(), DeviceFlag(connect.device_flag), device_id);
+        let entered = shard.enter(uid.clone(), DeviceFlag(connect.device_flag), device_level, device_id);
         shard.finish_turn();
         entered
     };

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::credentials::{Credentials, RootKeySource};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::webhook::Webhooks;
 
 pub mod admin;
 pub mod caller;
@@ -41,6 +42,7 @@ pub mod pages;
 pub mod problem;
 pub mod reference;
 mod server;
+pub mod webhooks;
 
 use envelope::{Envelope, Plain};
 use problem::Problem;
@@ -65,6 +67,8 @@ pub struct HttpState {
     pub credentials: Arc<Credentials>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Endpoints that are told.
+    pub(crate) webhooks: Webhooks,
     pub(crate) conversation: crate::config::Conversation,
     pub(crate) body_bytes_max: usize,
     pub(crate) connections_max: usize,
@@ -83,6 +87,7 @@ impl HttpState {
         hub: Hub,
         credentials: Arc<Credentials>,
         metrics: Arc<Metrics>,
+        webhooks: Webhooks,
         config: &Config,
         root_key: RootKeySource,
     ) -> Self {
@@ -90,6 +95,7 @@ impl HttpState {
             hub,
             credentials,
             metrics,
+            webhooks,
             conversation: config.conversation.clone(),
             body_bytes_max: config.http.body_bytes_max,
             connections_max: config.http.connections_max,
@@ -104,7 +110,7 @@ impl HttpState {
 
 /// The parts of the API with their documentation, dialects with the name that their schemas carry. A dialect is one line
 /// here.
-fn parts() -> [(&'static str, OpenApiRouter<Arc<HttpState>>); 10] {
+fn parts() -> [(&'static str, OpenApiRouter<Arc<HttpState>>); 11] {
     [
         ("chats", dialects::chats::routes()),
         ("m3o", dialects::m3o::routes()),
@@ -115,6 +121,7 @@ fn parts() -> [(&'static str, OpenApiRouter<Arc<HttpState>>); 10] {
         ("", features::routes()),
         ("", files::routes()),
         ("", admin::routes()),
+        ("", webhooks::routes()),
         ("", ops::routes()),
     ]
 }

@@ -25,7 +25,7 @@ use super::delivery::{Change, Delivery, LotNews, News, Side, Signal};
 use super::inbox::Inbox;
 use super::outbox::{Control, Live, Outbox, Peer};
 use super::sequencer::{JobAnswer, LaneJob, Lanes, Outcome, Passing, Turn, Work, busy};
-use super::sessions::{SessionId, SessionPlace};
+use super::sessions::{Device, SessionId, SessionPlace};
 use crate::domain::message::Durability;
 use crate::domain::refusal::Refusal;
 use crate::store::{ChannelNo, StoreError};
@@ -254,6 +254,7 @@ impl Shard {
     // Sessions.
 
     /// Takes a session in; it receives nothing until [`Shard::begin`]. Older sessions of the device are told to close.
+    /// `device_level`: 0 slave, 1 master.
     ///
     /// # Errors
     /// The user has too many sessions.
@@ -261,6 +262,7 @@ impl Shard {
         &mut self,
         uid: Uid,
         device_flag: DeviceFlag,
+        device_level: u8,
         device_id: Arc<str>,
     ) -> Result<(SessionPlace, bool), Refusal> {
         let session = self.shared.sessions.next_id();
@@ -270,7 +272,7 @@ impl Shard {
         let entered = self
             .shared
             .sessions
-            .enter(&uid, place, device_flag, device_id, max)
+            .enter(&uid, place, Device { flag: device_flag, level: device_level, id: device_id }, max)
             .ok_or(Refusal::TooMany { what: "sessions of this user", max })?;
         self.slots.insert(Slot {
             session,

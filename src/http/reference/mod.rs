@@ -33,7 +33,7 @@ use crate::voices;
 mod wire;
 
 /// Sends without a sender come from here (section 15, 5).
-pub const SYSTEM_UID: &str = "____system";
+pub use crate::domain::user::SYSTEM_UID;
 /// Payload bytes of one page of history, about; a page cut by it says `more`.
 const PAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most uids in one question about who is online.
