@@ -350,6 +350,9 @@ mod tests {
         metrics.refused("x");
         metrics.http_answered("ops", 200);
         let _ = metrics.shard_connections(0);
+        metrics.webhook_called("x", "msg.notify", true);
+        metrics.webhook_parked("x", "msg.notify");
+        metrics.webhook_stands("x", "msg.notify", 1, 1, 1);
         let text = metrics.render(&StoreStats::default(), true);
         let page = include_str!("../docs/operations.md");
         let named: Vec<&str> = page.split('`').filter(|word| word.starts_with("chinwag_")).collect();

@@ -103,7 +103,7 @@ impl Client {
     /// A client with the system's certificates, or those of the file that `SSL_CERT_FILE` names. Without any, `https`
     /// endpoints cannot be verified and are not reached; `http` ones are.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn with_system_roots() -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

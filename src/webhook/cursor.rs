@@ -5,7 +5,7 @@
 //! what an operator moves wins over work begun before. The file is written at most once a second while
 //! messages are told, and before an operator is answered: a crash repeats what the file does not say.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -24,6 +24,10 @@ use crate::hub::LoggedMessage;
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Entries of the log read ahead, 24 bytes each.
 const AHEAD: usize = 4_096;
+/// Messages counted at once for a lag; the next question counts on.
+pub const LAG_COUNTED_MAX: u64 = 100_000;
+/// Places read at a time to count.
+const COUNT_PAGE: usize = 8_192;
 /// Most parked messages; beyond it the stream waits for an operator.
 pub const DEAD_MAX: usize = 10_000;
 
@@ -47,8 +51,8 @@ pub struct State {
     pub position: Version,
     /// An operator stopped it.
     pub paused: bool,
-    /// Why it does not get on, when it does not.
-    pub failing: Option<Failing>,
+    /// What does not get on: by the message, or zero for all that come next. Cleared when that went well.
+    pub failing: BTreeMap<Version, Failing>,
     /// Calls made since the start.
     pub attempts: u64,
     /// Calls that did not count.
@@ -75,6 +79,27 @@ pub struct Cursor {
     turn: watch::Sender<Option<Turn>>,
     /// One writer of its files at a time.
     writing: tokio::sync::Mutex<()>,
+    counted: tokio::sync::Mutex<Option<Counted>>,
+}
+
+/// How far behind a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Messages that were counted.
+    pub messages: u64,
+    /// There are more.
+    pub is_more: bool,
+    /// How old the first of them is, in milliseconds; 0: there is none.
+    pub age_ms: u64,
+}
+
+/// What was counted last, and when: messages up to `reached` that were not told.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    moved: u64,
+    told: u64,
+    reached: Version,
+    count: u64,
 }
 
 /// A stretch of work between two things an operator did.
@@ -147,7 +172,7 @@ impl Cursor {
         let state = State {
             position: kept.position.min(end),
             paused: kept.paused,
-            failing: None,
+            failing: BTreeMap::new(),
             attempts: 0,
             failures: 0,
             told: 0,
@@ -162,6 +187,7 @@ impl Cursor {
             state: Mutex::new(state),
             turn: watch::channel(Some(Turn { number: 0, moved: 0 })).0,
             writing: tokio::sync::Mutex::default(),
+            counted: tokio::sync::Mutex::default(),
         })
     }
 
@@ -200,7 +226,7 @@ impl Cursor {
         {
             let mut state = self.state.lock();
             state.position = to;
-            state.failing = None;
+            state.failing.clear();
             state.lost = None;
             state.moved += 1;
             self.next_turn(state.moved);
@@ -217,7 +243,7 @@ impl Cursor {
         {
             let mut state = self.state.lock();
             state.paused = paused;
-            state.failing = None;
+            state.failing.clear();
             self.next_turn(state.moved);
         }
         self.keep(context).await.map_err(refuse)
@@ -279,24 +305,20 @@ impl Cursor {
         state.failures += u64::from(failed);
     }
 
-    /// Everything goes well.
-    pub fn is_well(&self) {
-        if let Some(failing) = self.state.lock().failing.take() {
-            tracing::info!(
-                endpoint = self.name,
-                event = self.event.name(),
-                attempts = failing.attempts,
-                "endpoint answers again"
-            );
+    /// What `about` says went well: a message, or zero for all that come next.
+    pub fn is_well(&self, about: Version) {
+        let mut state = self.state.lock();
+        if state.failing.remove(&about).is_some() && state.failing.is_empty() {
+            tracing::info!(endpoint = self.name, event = self.event.name(), "endpoint takes events again");
         }
     }
 
     /// Notes a failure and how long it waits. The operator's log hears of the first.
-    pub fn failed(&self, attempts: u32, error: &dyn std::fmt::Display, wait: Duration) {
+    pub fn failed(&self, about: Version, attempts: u32, error: &dyn std::fmt::Display, wait: Duration) {
         let now_ms = clock::now_ms();
         let error = error.to_string();
         let mut state = self.state.lock();
-        if state.failing.is_none() {
+        if state.failing.is_empty() {
             tracing::warn!(
                 endpoint = self.name,
                 event = self.event.name(),
@@ -304,9 +326,41 @@ impl Cursor {
                 "endpoint does not take events, trying again"
             );
         }
-        let since_ms = state.failing.as_ref().map_or(now_ms, |failing| failing.since_ms);
+        let since_ms = state.failing.get(&about).map_or(now_ms, |failing| failing.since_ms);
         let next_ms = now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        state.failing = Some(Failing { since_ms, attempts, error, next_ms });
+        state.failing.insert(about, Failing { since_ms, attempts, error, next_ms });
+    }
+
+    /// How far behind it is. Counts what came since the last time, and at most [`LAG_COUNTED_MAX`] messages at once, so that
+    /// asking often costs little however far behind it is.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn lag(&self, context: &Context) -> Result<Lag, Refusal> {
+        let mut counted = self.counted.lock().await;
+        let (position, told, moved) = {
+            let state = self.state.lock();
+            (state.position, state.told, state.moved)
+        };
+        let mut now = match *counted {
+            Some(last) if last.moved == moved && last.reached >= position => {
+                Counted { count: last.count.saturating_sub(told - last.told), told, ..last }
+            }
+            _ => Counted { moved, told, reached: position, count: 0 },
+        };
+        let limit = now.count.saturating_add(LAG_COUNTED_MAX);
+        let mut more = true;
+        while more && now.count < limit {
+            let page = context.hub.logged_after(now.reached, COUNT_PAGE).await?;
+            now.count += page.messages.len() as u64;
+            now.reached = page.reached;
+            more = page.more;
+        }
+        *counted = Some(now);
+        drop(counted);
+        let first = context.hub.logged_after(position, 1).await?.messages.first().map(|message| message.version);
+        let age_ms = first.map_or(0, |first| clock::now_ms().saturating_sub(first.unix_ms()));
+        Ok(Lag { messages: now.count, is_more: more, age_ms })
     }
 
     /// Waits, unless the turn ends before. `false`: it has ended.
@@ -340,7 +394,7 @@ impl Cursor {
             match context.hub.logged_after(ahead.reached, AHEAD).await {
                 Ok(page) => {
                     if attempts > 0 {
-                        self.is_well();
+                        self.is_well(Version::ZERO);
                         attempts = 0;
                     }
                     ahead.queue = page.messages.into();
@@ -350,7 +404,7 @@ impl Cursor {
                 Err(refusal) => {
                     attempts += 1;
                     let wait = super::call::backoff(attempts, context.retry_max, super::call::chance());
-                    self.failed(attempts, &format_args!("the log cannot be read: {refusal}"), wait);
+                    self.failed(Version::ZERO, attempts, &format_args!("the log cannot be read: {refusal}"), wait);
                     self.wait(turn, wait).await;
                     continue;
                 }

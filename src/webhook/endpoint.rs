@@ -242,7 +242,8 @@ mod tests {
     fn what_is_wrong_with_an_endpoint_is_named() {
         assert!(EndpointSpec::of_config(&config::Webhook::default(), None).is_none());
         spec().check().expect("sound");
-        let wrong: [(&str, fn(&mut EndpointSpec)); 12] = [
+        type Change = fn(&mut EndpointSpec);
+        let wrong: [(&str, Change); 12] = [
             ("name", |s| s.name.clear()),
             ("name", |s| s.name = "A".into()),
             ("name", |s| s.name = "../x".into()),

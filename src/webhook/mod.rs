@@ -22,7 +22,6 @@ use protocol::ids::Version;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 
-use crate::clock;
 use crate::config;
 use crate::domain::message::Message;
 use crate::domain::refusal::Refusal;
@@ -40,7 +39,7 @@ mod presence;
 
 use call::{Client, Target};
 pub use cursor::Failing;
-use cursor::{Cursor, State};
+use cursor::{Cursor, Lag, State};
 pub use disk::DeadLetter;
 use disk::Disk;
 use endpoint::{CONFIG_NAME, EndpointSpec, Event};
@@ -48,10 +47,6 @@ use presence::{OnlineStatus, QueueStatus, SessionQueue, Watchers};
 
 /// Most endpoints.
 pub const ENDPOINTS_MAX: usize = 32;
-/// Messages counted for a lag; more are said to be at least this many.
-pub const LAG_COUNTED_MAX: u64 = 100_000;
-/// Places read at a time to count.
-const COUNT_PAGE: usize = 8_192;
 
 /// How a message is shown: as the API shows it to its sender, so that the channel_id of a person channel is the receiver
 /// (section 15, 35).
@@ -71,7 +66,7 @@ struct Context {
 impl Context {
     /// Made at the first call, which reads the system's certificates.
     fn client(&self) -> &Client {
-        self.client.get_or_init(Client::new)
+        self.client.get_or_init(Client::with_system_roots)
     }
 }
 
@@ -132,7 +127,7 @@ pub struct LoggedStatus {
     pub position: Version,
     /// The log's last version.
     pub head: Version,
-    /// Messages behind the position, counted up to [`LAG_COUNTED_MAX`].
+    /// Messages behind the position that were counted.
     pub lag_messages: u64,
     /// There are more than were counted.
     pub lag_is_more: bool,
@@ -400,7 +395,9 @@ impl Webhooks {
         let mut streams = Vec::new();
         for cursor in cursors {
             let State { position, paused, failing, attempts, failures, told, lost, .. } = cursor.state();
-            let (lag_messages, lag_is_more, lag_ms) = self.lag(position).await?;
+            let Lag { messages: lag_messages, is_more: lag_is_more, age_ms: lag_ms } =
+                cursor.lag(&self.inner.context).await?;
+            let failing = failing.into_values().next();
             let head = self.inner.context.hub.version();
             let logged = LoggedStatus { position, head, lag_messages, lag_is_more, lag_ms, paused, lost };
             let (event, logged) = (cursor.event, Some(logged));
@@ -412,22 +409,6 @@ impl Webhooks {
             streams.push(StreamStatus { event, logged: None, waiting, dropped, attempts, failures, told, failing });
         }
         Ok(EndpointStatus { spec, streams })
-    }
-
-    /// Messages behind a position, whether there are more than that, and how old the first is in milliseconds.
-    async fn lag(&self, position: Version) -> Result<(u64, bool, u64), Refusal> {
-        let hub = &self.inner.context.hub;
-        let (mut at, mut count, mut first) = (position, 0, None);
-        loop {
-            let page = hub.logged_after(at, COUNT_PAGE).await?;
-            first = first.or(page.messages.first().map(|message| message.version));
-            count += page.messages.len() as u64;
-            at = page.reached;
-            if !page.more || count >= LAG_COUNTED_MAX {
-                let age = first.map_or(0, |first: Version| clock::now_ms().saturating_sub(first.unix_ms()));
-                return Ok((count, page.more, age));
-            }
-        }
     }
 
     /// Copies lags and positions into the metrics.

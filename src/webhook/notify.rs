@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::ids::Version;
 use tokio::time::Instant;
 
 use super::call::{Failure, Target, backoff, chance};
@@ -71,7 +72,7 @@ impl Notify {
                     let Some(last) = batch.last() else { continue };
                     if self.cursor.advance(turn, last.version, batch.len()) {
                         ahead.queue.drain(..batch.len());
-                        self.cursor.is_well();
+                        self.cursor.is_well(Version::ZERO);
                         (trouble, size) = (Trouble::default(), (size * 2).min(self.terms.batch_max));
                     }
                     continue;
@@ -88,6 +89,7 @@ impl Notify {
                     && self.cursor.advance(turn, last.version, 1)
                 {
                     ahead.queue.drain(..1);
+                    self.cursor.is_well(Version::ZERO);
                     trouble = Trouble::default();
                 }
                 continue;
@@ -96,7 +98,7 @@ impl Notify {
                 (size, trouble.answered) = (size.div_ceil(2), 0);
             }
             let wait = backoff(trouble.failures, self.terms.retry_max, chance());
-            self.cursor.failed(trouble.failures, &failure, wait);
+            self.cursor.failed(Version::ZERO, trouble.failures, &failure, wait);
             self.cursor.wait(turn, wait).await;
         }
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use protocol::ids::Version;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -48,10 +49,13 @@ impl Offline {
             let turn = Some(turn);
             let batch = ahead.first(WINDOW_MAX, self.terms.batch_bytes_max);
             let messages = match self.context.hub.messages_of(batch.clone()).await {
-                Ok(messages) => messages,
+                Ok(messages) => {
+                    self.cursor.is_well(Version::ZERO);
+                    messages
+                }
                 Err(refusal) => {
                     let wait = backoff(1, self.terms.retry_max, chance());
-                    self.cursor.failed(1, &format_args!("the messages cannot be read: {refusal}"), wait);
+                    self.cursor.failed(Version::ZERO, 1, &format_args!("the messages cannot be read: {refusal}"), wait);
                     self.cursor.wait(turn, wait).await;
                     continue;
                 }
@@ -150,7 +154,7 @@ impl Offline {
             };
             let failure = match outcome {
                 Ok(()) => {
-                    self.cursor.is_well();
+                    self.cursor.is_well(message.message_id);
                     return true;
                 }
                 Err(failure) => failure,
@@ -162,10 +166,11 @@ impl Offline {
                 && answered >= max
                 && self.cursor.park(&self.context, message, answered, &failure.to_string()).await
             {
+                self.cursor.is_well(message.message_id);
                 return true;
             }
             let wait = backoff(failures, self.terms.retry_max, chance());
-            self.cursor.failed(failures, &failure, wait);
+            self.cursor.failed(message.message_id, failures, &failure, wait);
             if !self.cursor.wait(turn, wait).await {
                 return false;
             }

@@ -27,6 +27,7 @@ pub mod rebuild;
 pub mod repair;
 pub mod restore;
 mod trace;
+mod webhooks;
 
 /// Format of the data directory these verbs know.
 const FORMAT: u32 = 1;

@@ -102,12 +102,12 @@ impl Stored {
 
     /// Without what was changed since, but withheld where it is over.
     pub(super) fn as_sent(&self, key: &ChannelKey) -> Message {
-        let message = self.read(key);
+        let message = Message { edited: Version::ZERO, reactions: Vec::new(), ..self.read(key) };
         if message.state != MessageState::Live {
             return message;
         }
         let (payload, extras) = (self.record.payload.clone(), self.record.extras.clone());
-        Message { payload, extras, edited: Version::ZERO, reactions: Vec::new(), ..message }
+        Message { payload, extras, ..message }
     }
 
     pub(super) fn read(&self, key: &ChannelKey) -> Message {
