@@ -1,7 +1,7 @@
 //! The only composition root: what is built in which order, and drained in which.
 //!
-//! Build: data directory → store → hub → committer → sockets → HTTP. Drain: stop accepting, refuse new drafts, empty lanes,
-//! last commit, close sessions with a reason, end HTTP, last checkpoint.
+//! Build: data directory → store → hub → committer → webhooks → sockets → HTTP. Drain: stop accepting, refuse new drafts,
+//! empty lanes, last commit, close sessions with a reason, end HTTP, end webhook calls, last checkpoint.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::credentials::{Credentials, RootKeySource};
 use crate::gateway::{self, Doors, Gateway, GatewayLimits};
-use crate::http::{HttpServer, HttpState};
+use crate::http::{HttpServer, HttpState, message};
 use crate::hub::committer::{self, CommitLimits};
 use crate::hub::files::{FileLimits, Files};
 use crate::hub::messages::MessageLimits;
@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::durable::{DurableStore, StoreOptions};
 use crate::store::search::SearchOptions;
+use crate::webhook::Webhooks;
 
 /// How often overdue messages are looked for; the promise is at most 60 s late.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -52,6 +53,7 @@ pub struct App {
     store: Arc<dyn Store>,
     gateway: Gateway,
     http: HttpServer,
+    webhooks: Webhooks,
     committer: std::thread::JoinHandle<()>,
     expiry: tokio::task::JoinHandle<()>,
     collector: tokio::task::JoinHandle<()>,
@@ -135,12 +137,12 @@ impl App {
             })?
         };
         match Self::listen(&config, &hub, credentials, metrics).await {
-            Ok((root_key, gateway, http)) => {
+            Ok(Listening { root_key, gateway, http, webhooks }) => {
                 let expiry = tokio::spawn(expire(hub.clone()));
                 let orphan_after_ms = config.files.orphan_after_s.saturating_mul(1_000);
                 let collector = tokio::spawn(collect_files(hub.clone(), orphan_after_ms));
                 let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-                Ok(Self { hub, store, gateway, http, committer, expiry, collector, root_key, drain_timeout })
+                Ok(Self { hub, store, gateway, http, webhooks, committer, expiry, collector, root_key, drain_timeout })
             }
             Err(error) => {
                 // What was begun is ended, so that whoever can go on finds the data directory free.
@@ -156,8 +158,12 @@ impl App {
         hub: &Hub,
         credentials: Arc<Credentials>,
         metrics: Arc<Metrics>,
-    ) -> anyhow::Result<(RootKeySource, Gateway, HttpServer)> {
+    ) -> anyhow::Result<Listening> {
         let root_key = credentials.ensure_root(&config.auth, &config.data_dir, hub).await?;
+        let secret = signing_key(&config.webhook)?;
+        let webhooks =
+            Webhooks::new(hub.clone(), &config.webhook, &config.data_dir, metrics.clone(), message::to_sender);
+        webhooks.start(secret).await?;
         let bind = |key: &str, addr| {
             gateway::bind(addr, config.listen.backlog).map_err(|error| match error.kind() {
                 std::io::ErrorKind::AddrInUse => anyhow::anyhow!("{key} = {addr} is in use by another process"),
@@ -173,9 +179,9 @@ impl App {
         let mut bound = config.clone();
         bound.listen.socket = gateway.addr();
         bound.wukong.tcp_listen = gateway.wukong_addr();
-        let state = HttpState::new(hub.clone(), credentials, metrics, &bound, root_key.clone());
+        let state = HttpState::new(hub.clone(), credentials, metrics, webhooks.clone(), &bound, root_key.clone());
         let http = HttpServer::bind(config.listen.http, config.listen.backlog, Arc::new(state)).await?;
-        Ok((root_key, gateway, http))
+        Ok(Listening { root_key, gateway, http, webhooks })
     }
 
     /// Where sockets listen.
@@ -221,6 +227,9 @@ impl App {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(500));
         // Side by side, so that a socket whose peer does not answer its close leaves HTTP requests their time.
         let (closed, http_ended) = tokio::join!(self.gateway.close_sessions(left), self.http.drain(left));
+        // Last, so that back ends hear of the sessions that were closed.
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(500));
+        self.webhooks.drain(left).await;
         let store = self.store;
         let checkpoint = tokio::task::spawn_blocking(move || store.checkpoint()).await;
         let stored = match checkpoint {
@@ -238,6 +247,26 @@ impl App {
             drafts_left,
         }
     }
+}
+
+/// What serves, besides the hub.
+struct Listening {
+    root_key: RootKeySource,
+    gateway: Gateway,
+    http: HttpServer,
+    webhooks: Webhooks,
+}
+
+/// The signing key of the configuration's webhook endpoint, wherever it was given.
+fn signing_key(config: &crate::config::Webhook) -> anyhow::Result<Option<String>> {
+    let text = match config.secret_file() {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("webhook.secret_file = {} cannot be read", path.display()))?,
+        None => config.secret.clone(),
+    };
+    let text = text.trim();
+    anyhow::ensure!(!text.is_empty() || config.secret_file().is_none(), "webhook.secret_file is empty");
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 async fn expire(hub: Hub) {

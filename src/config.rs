@@ -15,9 +15,11 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 pub mod keys;
+pub mod webhook;
 mod wukong;
 
 use keys::{ENV_CONFIG_FILE, ENV_PREFIX, KEYS, Key, Kind};
+pub use webhook::Webhook;
 pub use wukong::{External, Wukong};
 
 /// File that is read when no other is named and it exists in the working directory.
@@ -69,6 +71,8 @@ pub struct Config {
     pub wukong: Wukong,
     /// Where clients are told to connect.
     pub external: External,
+    /// Calls to back ends.
+    pub webhook: Webhook,
 }
 
 /// Listeners.
@@ -377,6 +381,7 @@ impl Default for Config {
             relation: Relation { http_errors: false },
             wukong: Wukong::default(),
             external: External::default(),
+            webhook: Webhook::default(),
         }
     }
 }
@@ -444,6 +449,7 @@ impl Config {
                 self.conversation.msg_count_default, self.conversation.msg_count_max
             ));
         }
+        self.webhook.check()?;
         self.wukong.check(self)
     }
 

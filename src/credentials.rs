@@ -159,17 +159,19 @@ impl Credentials {
             return Ok(Identity::Key { key_id: key.key_id, scopes: key.scopes, namespace: key.namespace });
         }
         let owners = hub.token_owners(&hash)?;
-        let Some((first_uid, first_flag, _)) = owners.first() else {
+        let Some((first_uid, first_flag, first_level)) = owners.first() else {
             return Err(Refusal::CredentialUnknown);
         };
         if owners.iter().all(|(uid, ..)| uid == first_uid) {
-            return Ok(Identity::User { uid: first_uid.clone(), device_flag: *first_flag });
+            return Ok(Identity::User { uid: first_uid.clone(), device_flag: *first_flag, device_level: *first_level });
         }
         let Some(named) = named_uid else {
             return Err(Refusal::invalid("uid", "is needed: more than one user holds this token"));
         };
         match owners.iter().find(|(uid, ..)| uid == named) {
-            Some((uid, device_flag, _)) => Ok(Identity::User { uid: uid.clone(), device_flag: *device_flag }),
+            Some((uid, device_flag, device_level)) => {
+                Ok(Identity::User { uid: uid.clone(), device_flag: *device_flag, device_level: *device_level })
+            }
             None => Err(Refusal::Forbidden { action: "act for this user" }),
         }
     }

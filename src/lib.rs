@@ -16,3 +16,4 @@ pub mod metrics;
 pub mod seeded;
 pub mod store;
 pub mod voices;
+pub mod webhook;

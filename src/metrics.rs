@@ -40,6 +40,24 @@ struct HttpLabel {
     status: &'static str,
 }
 
+/// Labels of a webhook endpoint, which an operator named, and one of its three events.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabel {
+    endpoint: String,
+    event: &'static str,
+}
+
+/// What is counted of webhooks.
+#[derive(Debug, Default)]
+struct Webhooks {
+    calls: Family<WebhookLabel, Counter>,
+    calls_failed: Family<WebhookLabel, Counter>,
+    parked: Family<WebhookLabel, Counter>,
+    lag_messages: Family<WebhookLabel, Gauge>,
+    lag_seconds: Family<WebhookLabel, Gauge>,
+    position: Family<WebhookLabel, Gauge>,
+}
+
 /// Every metric of the server. Cheap to clone behind its `Arc`; all methods of the fields take `&self`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -83,6 +101,7 @@ pub struct Metrics {
     http_requests: Family<HttpLabel, Counter>,
     /// Milliseconds per HTTP request, from head to the answer's head.
     pub http_ms: Histogram,
+    webhooks: Webhooks,
     store: StoreGauges,
     ready: Gauge,
 }
@@ -132,6 +151,7 @@ impl Metrics {
             sync_rows: Counter::default(),
             http_requests: Family::default(),
             http_ms: Histogram::new(exponential_buckets(0.25, 2.0, 14)),
+            webhooks: Webhooks::default(),
             store: StoreGauges::default(),
             ready: Gauge::default(),
         };
@@ -163,6 +183,13 @@ impl Metrics {
         r.register("sync_rows", "Rows answered to conversation/sync", self.sync_rows.clone());
         r.register("http_requests", "HTTP requests by route class and status class", self.http_requests.clone());
         r.register("http_ms", "Milliseconds per HTTP request", self.http_ms.clone());
+        let w = &self.webhooks;
+        r.register("webhook_calls", "Calls of webhook endpoints", w.calls.clone());
+        r.register("webhook_calls_failed", "Calls of webhook endpoints that did not count", w.calls_failed.clone());
+        r.register("webhook_parked", "Messages parked because an endpoint does not take them", w.parked.clone());
+        r.register("webhook_lag_messages", "Messages an endpoint is not told of yet", w.lag_messages.clone());
+        r.register("webhook_lag_seconds", "Age of the first message an endpoint is not told of", w.lag_seconds.clone());
+        r.register("webhook_position", "Version up to which an endpoint was told", w.position.clone());
         r.register("store_channels", "Channels that exist", self.store.channels.clone());
         r.register_with_unit("store_log", "Bytes of the log on disk", Unit::Bytes, self.store.log_bytes.clone());
         r.register_with_unit(
@@ -221,6 +248,53 @@ impl Metrics {
             _ => "5xx",
         };
         self.http_requests.get_or_create(&HttpLabel { route, status }).inc();
+    }
+
+    /// Counts a call of a webhook endpoint.
+    pub fn webhook_called(&self, endpoint: &str, event: &'static str, failed: bool) {
+        let label = WebhookLabel { endpoint: endpoint.to_owned(), event };
+        self.webhooks.calls.get_or_create(&label).inc();
+        // Both exist from the first call on, so that a rate of failures can be asked for.
+        self.webhooks.calls_failed.get_or_create(&label).inc_by(u64::from(failed));
+    }
+
+    /// Counts a parked message.
+    pub fn webhook_parked(&self, endpoint: &str, event: &'static str) {
+        self.webhooks.parked.get_or_create(&WebhookLabel { endpoint: endpoint.to_owned(), event }).inc();
+    }
+
+    /// Notes where an endpoint stands: messages behind its position (or sessions that wait), seconds, version.
+    pub fn webhook_stands(
+        &self,
+        endpoint: &str,
+        event: &'static str,
+        lag_messages: u64,
+        lag_seconds: u64,
+        position: u64,
+    ) {
+        let label = WebhookLabel { endpoint: endpoint.to_owned(), event };
+        let gauges = [
+            (&self.webhooks.lag_messages, lag_messages),
+            (&self.webhooks.lag_seconds, lag_seconds),
+            (&self.webhooks.position, position),
+        ];
+        for (gauge, value) in gauges {
+            gauge.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Forgets an endpoint.
+    pub fn webhook_removed(&self, endpoint: &str, events: &[&'static str]) {
+        for &event in events {
+            let label = WebhookLabel { endpoint: endpoint.to_owned(), event };
+            let Webhooks { calls, calls_failed, parked, lag_messages, lag_seconds, position } = &self.webhooks;
+            for family in [calls, calls_failed, parked] {
+                family.remove(&label);
+            }
+            for family in [lag_messages, lag_seconds, position] {
+                family.remove(&label);
+            }
+        }
     }
 
     /// The Prometheus text (OpenMetrics 1.0), with the store's figures of this moment.
@@ -287,6 +361,9 @@ mod tests {
         metrics.refused("x");
         metrics.http_answered("ops", 200);
         let _ = metrics.shard_connections(0);
+        metrics.webhook_called("x", "msg.notify", true);
+        metrics.webhook_parked("x", "msg.notify");
+        metrics.webhook_stands("x", "msg.notify", 1, 1, 1);
         let text = metrics.render(&StoreStats::default(), true);
         let page = include_str!("../docs/operations.md");
         let named: Vec<&str> = page.split('`').filter(|word| word.starts_with("chinwag_")).collect();

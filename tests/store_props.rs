@@ -61,6 +61,24 @@ fn extra_bits() -> impl Strategy<Value = u16> {
     prop_oneof![2 => Just(0u16), 1 => 0..1_024u16, 1 => (0..10u32).prop_map(|bit| 1 << bit)]
 }
 
+/// Everything logged after a version, as a follower gets it, a page after the other.
+fn followed(store: &dyn Store, since: Version, max: usize) -> Vec<(Version, ChannelNo, u64)> {
+    let (mut at, mut all) = (since, Vec::new());
+    loop {
+        let page = store.logged_after(at, max).expect("read");
+        assert!(page.messages.len() <= max && page.reached >= at);
+        assert!(page.messages.iter().all(|message| message.version > at && message.version <= page.reached));
+        assert!(page.messages.iter().all(|message| message.bytes > 0));
+        all.extend(page.messages.iter().map(|message| (message.version, message.channel, message.seq)));
+        if !page.more {
+            assert_eq!(page.reached, since.max(store.version()));
+            return all;
+        }
+        assert!(page.reached > at, "a follower gets on");
+        at = page.reached;
+    }
+}
+
 /// One step of a history. Numbers are reduced to what exists.
 #[derive(Debug, Clone)]
 enum Step {
@@ -626,6 +644,12 @@ impl Pair {
                     sorted(store.own_changes(&user, since).expect("read")),
                     sorted(model.own_changes(&user, since).expect("read"))
                 );
+            }
+        }
+        for since in [Version::ZERO, since, model.version(), model.version().plus(9)] {
+            let expected = followed(model, since, usize::MAX);
+            for max in [1, 7, 10_000] {
+                assert_eq!(followed(store, since, max), expected, "the log after {since}, {max} at a time");
             }
         }
         for since in [Version::ZERO, since, model.version()] {

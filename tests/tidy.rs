@@ -23,8 +23,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("credentials", &["config", "domain", "hub"]),
     ("voices", &["domain"]),
     ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "voices"]),
-    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "voices"]),
-    ("app", &["clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "store"]),
+    ("webhook", &["clock", "config", "domain", "hub", "metrics"]),
+    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "voices", "webhook"]),
+    ("app", &["clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "store", "webhook"]),
     ("cli", &["app", "clock", "config", "credentials", "domain", "http", "hub", "metrics", "store"]),
 ];
 
@@ -36,14 +37,19 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_tungstenite", &["src/gateway/", "src/cli/"]),
     ("clap", &["src/cli/"]),
     ("figment", &["src/config"]),
-    ("tokio", &["src/app.rs", "src/cli/", "src/gateway/", "src/http/", "src/hub/", "src/credentials.rs"]),
+    (
+        "tokio",
+        &["src/app.rs", "src/cli/", "src/gateway/", "src/http/", "src/hub/", "src/webhook/", "src/credentials.rs"],
+    ),
+    ("hyper_rustls", &["src/webhook/call.rs"]),
+    ("hmac", &["src/webhook/call.rs"]),
     ("rmp_serde", &["protocol/src/native/", "src/http/"]),
 ];
 
 /// Inside the hub names go down this list; files of one line do not name each other but where they say so.
 const HUB_LAYERS: &[&[&str]] = &[
     &["mod"],
-    &["chats", "files", "groups", "messages", "people"],
+    &["chats", "files", "follow", "groups", "messages", "people"],
     &["shard"],
     &["sequencer"],
     &["committer"],

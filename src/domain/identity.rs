@@ -31,5 +31,7 @@ pub enum Identity {
         uid: Uid,
         /// The device kind the token was set for.
         device_flag: DeviceFlag,
+        /// 0 slave, 1 master (wukongim-http.md 3.1).
+        device_level: u8,
     },
 }

@@ -419,6 +419,11 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
         None => None,
     };
     let identity = context.credentials.identify(&context.hub, &connect.token, named.as_ref()).map_err(fault)?;
+    // Who connects another way than with a token of the device has no master device (wukongim-http.md section 10).
+    let device_level = match &identity {
+        Identity::User { device_level, .. } => *device_level,
+        Identity::Key { .. } => 0,
+    };
     let uid = match (identity, named) {
         (Identity::User { uid, .. }, Some(named)) if named.as_str() != uid.bare() => {
             return Err(fault(Refusal::Forbidden { action: "connect as this user" }));
@@ -438,7 +443,8 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
         "" => uuid::Uuid::new_v4().to_string().into(),
         text => DeviceId::new(text).map_err(bad_id("device_id")).map_err(fault)?.as_str().into(),
     };
-    let device = Device { flag: DeviceFlag(connect.device_flag), id: device_id, master: false };
+    let device =
+        Device { flag: DeviceFlag(connect.device_flag), id: device_id, master: device_level == 1, alone: false };
     let (entered, version) = join(context, &uid, &device).await.map_err(fault)?;
     let answer = match &connect.resume {
         Some(resume) => {

@@ -176,6 +176,14 @@ impl MessageBody {
     }
 }
 
+/// The message as its sender sees it, as JSON: the channel_id of a person channel is the receiver (wukongim-http.md section
+/// 15, 35).
+#[must_use]
+pub fn to_sender(message: &Message) -> serde_json::Value {
+    // A plain struct with text keys always becomes JSON.
+    serde_json::to_value(MessageBody::seen_by(message.from_uid.as_str(), message)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

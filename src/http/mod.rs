@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::credentials::{Credentials, RootKeySource};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::webhook::Webhooks;
 
 pub mod admin;
 pub mod caller;
@@ -42,6 +43,7 @@ pub mod pages;
 pub mod problem;
 pub mod reference;
 mod server;
+pub mod webhooks;
 
 use envelope::{Envelope, Plain};
 use problem::Problem;
@@ -66,6 +68,8 @@ pub struct HttpState {
     pub credentials: Arc<Credentials>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Endpoints that are told.
+    pub(crate) webhooks: Webhooks,
     pub(crate) conversation: crate::config::Conversation,
     pub(crate) wukong: crate::config::Wukong,
     pub(crate) external: crate::config::External,
@@ -92,6 +96,7 @@ impl HttpState {
         hub: Hub,
         credentials: Arc<Credentials>,
         metrics: Arc<Metrics>,
+        webhooks: Webhooks,
         config: &Config,
         root_key: RootKeySource,
     ) -> Self {
@@ -99,6 +104,7 @@ impl HttpState {
             hub,
             credentials,
             metrics,
+            webhooks,
             conversation: config.conversation.clone(),
             wukong: config.wukong.clone(),
             external: config.external.clone(),
@@ -118,7 +124,7 @@ impl HttpState {
 
 /// The parts of the API with their documentation, dialects with the name that their schemas carry. A dialect is one line
 /// here.
-fn parts() -> [(&'static str, OpenApiRouter<Arc<HttpState>>); 10] {
+fn parts() -> [(&'static str, OpenApiRouter<Arc<HttpState>>); 11] {
     [
         ("chats", dialects::chats::routes()),
         ("m3o", dialects::m3o::routes()),
@@ -129,6 +135,7 @@ fn parts() -> [(&'static str, OpenApiRouter<Arc<HttpState>>); 10] {
         ("", features::routes()),
         ("", files::routes()),
         ("", admin::routes()),
+        ("", webhooks::routes()),
         ("", ops::routes()),
     ]
 }

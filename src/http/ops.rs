@@ -100,6 +100,7 @@ async fn readyz(State(state): State<Arc<HttpState>>) -> Response {
 )]
 async fn metrics(State(state): State<Arc<HttpState>>, auth: Auth) -> Result<Response, Problem> {
     auth.key_with(Needs::Read)?;
+    state.webhooks.refresh_metrics().await;
     let text = state.metrics.render(&state.hub.store_stats(), state.hub.readiness().is_ok());
     let content_type = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     Ok((content_type, text).into_response())

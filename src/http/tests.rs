@@ -32,7 +32,10 @@ async fn state_with(change: impl FnOnce(&mut Config)) -> Arc<HttpState> {
     hub.put_key(key(READER, None, Scopes { read: true, ..Scopes::default() })).await.expect("stored");
     let all = Scopes { admin: true, send: true, read: true };
     hub.put_key(key(BOUND, Some("tenant"), all)).await.expect("stored");
-    Arc::new(HttpState::new(hub, credentials, Metrics::new(), &config, RootKeySource::Environment))
+    let metrics = Metrics::new();
+    let (data_dir, show) = (&config.data_dir, super::message::to_sender);
+    let webhooks = crate::webhook::Webhooks::new(hub.clone(), &config.webhook, data_dir, metrics.clone(), show);
+    Arc::new(HttpState::new(hub, credentials, metrics, webhooks, &config, RootKeySource::Environment))
 }
 
 struct Answer {

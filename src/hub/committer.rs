@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, MessageSeq, Version};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::delivery::{Change, ChannelChange, ConversationChange, Delivered, Delivery, LotNews, MessageChange, News};
 use super::sessions::SessionPlace;
@@ -191,6 +191,7 @@ pub struct CommitQueue {
     alive: AtomicBool,
     limits: CommitLimits,
     policies: Policies,
+    committed: Notify,
 }
 
 impl CommitQueue {
@@ -204,6 +205,7 @@ impl CommitQueue {
             alive: AtomicBool::new(true),
             limits,
             policies: Policies::default(),
+            committed: Notify::new(),
         }
     }
 
@@ -220,6 +222,11 @@ impl CommitQueue {
     /// What users decided, for caches.
     pub fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// Wakes whoever waits when a lot was committed. Ask for what there is after calling `notified`, then wait for it.
+    pub fn committed(&self) -> &Notify {
+        &self.committed
     }
 
     /// Whether the committer's thread runs.
@@ -323,6 +330,7 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
                     }
                 }
                 announce(&mut lot, &mut commits, &versions, shards);
+                queue.committed.notify_waiters();
             }
             Err(error) => {
                 // The store says once when its disk begins to fail and once when that ends; anything else is a defect.

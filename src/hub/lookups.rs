@@ -1,6 +1,6 @@
 //! Finding single messages, and what a user keeps of one channel, as back ends ask for it (wukongim-http.md 5.4, 6.5).
 
-use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid, Version};
+use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid};
 
 use super::conversations::{readable, refuse};
 use super::{Hub, Reader};
@@ -119,10 +119,5 @@ impl Hub {
             Ok(OwnView { own_seq: own.seq, deleted_to: state.delete_floor })
         })
         .await
-    }
-
-    /// The version reads are at now. No I/O.
-    pub fn version(&self) -> Version {
-        self.shared.store.version()
     }
 }

@@ -20,7 +20,9 @@ use crate::domain::channel::{ChannelSettings, Standing};
 use crate::domain::message::{Draft, Durability};
 use crate::domain::refusal::Refusal;
 use crate::metrics::Metrics;
-pub use crate::store::{ApiKey, ChannelNo, CredentialHash, MessageChanges, ROOT_KEY_ID, StoreStats};
+pub use crate::store::{
+    ApiKey, ChannelNo, CredentialHash, Logged, LoggedMessage, MessageChanges, ROOT_KEY_ID, StoreStats,
+};
 use crate::store::{Commit, Record, Store};
 
 pub mod administration;
@@ -32,6 +34,7 @@ pub mod conversations;
 pub mod delivery;
 pub mod drafts;
 pub mod files;
+pub mod follow;
 pub mod groups;
 pub mod inbox;
 pub mod listings;

@@ -1,10 +1,11 @@
 //! Online sessions: who is connected, on which device, in which shard.
 //!
 //! Owns the process-wide registry (uid to sessions) and session ids. A [`SessionId`] is never reused in a process and
-//! fences every removal: what is told to a session that has gone meets nobody. No guard of the map lives across a call out.
+//! fences every removal: what is told to a session that has gone meets nobody. No guard of the map lives across a call out,
+//! so whoever watches may hear of two changes in another order than they happened: each carries its number.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use protocol::close::CloseReason;
@@ -27,21 +28,63 @@ pub struct SessionPlace {
 }
 
 /// The device a session is on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Its kind.
     pub flag: DeviceFlag,
     /// Its name among those of its kind.
     pub id: Arc<str>,
-    /// The only one of its kind: sessions on others end. WuKongIM's device level 1.
+    /// Whether its token has WuKongIM's device level 1 (wukongim-http.md 3.1).
     pub master: bool,
+    /// Whether it is the only one of its kind: sessions on others end. What WuKongIM's protocols do with a master.
+    pub alone: bool,
+}
+
+/// A session came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionChange {
+    /// Counts all changes of all users, in the order they happened for each of them.
+    pub order: u64,
+    /// Whose.
+    pub uid: Uid,
+    /// Its device kind.
+    pub device_flag: DeviceFlag,
+    /// Which.
+    pub session: SessionId,
+    /// It came; else it went.
+    pub online: bool,
+    /// Sessions the user has on this device kind now.
+    pub of_device: usize,
+    /// Sessions the user has now.
+    pub of_user: usize,
+}
+
+/// Who is told of every session that comes or goes, on a shard's thread: it must return at once.
+pub trait SessionWatcher: Send + Sync {
+    /// A session came or went.
+    fn session_changed(&self, change: SessionChange);
 }
 
 #[derive(Debug, Clone)]
 struct Entry {
     place: SessionPlace,
-    device_flag: DeviceFlag,
-    device_id: Arc<str>,
+    device: Device,
+}
+
+impl Entry {
+    /// This session as a change, with the counts of `entries`.
+    fn changed(&self, order: u64, uid: &Uid, online: bool, entries: &[Entry]) -> SessionChange {
+        let device_flag = self.device.flag;
+        SessionChange {
+            order,
+            uid: uid.clone(),
+            device_flag,
+            session: self.place.session,
+            online,
+            of_device: entries.iter().filter(|e| e.device.flag == device_flag).count(),
+            of_user: entries.len(),
+        }
+    }
 }
 
 /// A session as operators see it.
@@ -67,11 +110,18 @@ pub struct Entered {
 }
 
 /// The registry of online sessions.
-#[derive(Debug)]
 pub struct Sessions {
     by_uid: DashMap<Uid, SmallVec<[Entry; 1]>, foldhash::fast::RandomState>,
     next: AtomicU64,
     count: AtomicUsize,
+    changes: AtomicU64,
+    watcher: OnceLock<Arc<dyn SessionWatcher>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("count", &self.count).finish_non_exhaustive()
+    }
 }
 
 impl Default for Sessions {
@@ -80,6 +130,8 @@ impl Default for Sessions {
             by_uid: DashMap::with_hasher(foldhash::fast::RandomState::default()),
             next: AtomicU64::new(1),
             count: AtomicUsize::new(0),
+            changes: AtomicU64::new(1),
+            watcher: OnceLock::new(),
         }
     }
 }
@@ -95,44 +147,77 @@ impl Sessions {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Registers a session. An older one of the same (device_flag, device_id), and when the device is a master every one of
-    /// its flag, leaves the registry and is named in the answer. `None`: the user has `per_user_max` sessions on other devices already.
+    /// Has `watcher` told of every session from now on. Only the first one is.
+    pub fn watch(&self, watcher: Arc<dyn SessionWatcher>) {
+        let _ = self.watcher.set(watcher);
+    }
+
+    fn order(&self) -> u64 {
+        self.changes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Registers a session. An older one of the same (device_flag, device_id), and when the device is to be alone every one
+    /// of its flag, leaves the registry and is named in the answer. `None`: the user has `per_user_max` sessions on other devices already.
     pub fn enter(&self, uid: &Uid, place: SessionPlace, device: &Device, per_user_max: usize) -> Option<Entered> {
-        let mut entries = self.by_uid.entry(uid.clone()).or_default();
-        let mut entered = Entered { first: entries.is_empty(), ..Entered::default() };
-        let kick = |e: &Entry| match (e.device_flag == device.flag, e.device_id == device.id) {
+        let kick = |e: &Entry| match (e.device.flag == device.flag, e.device.id == device.id) {
             (true, true) => Some(CloseReason::SameDevice),
-            (true, false) if device.master => Some(CloseReason::OtherDevice),
+            (true, false) if device.alone => Some(CloseReason::OtherDevice),
             _ => None,
         };
-        if entries.iter().filter(|e| kick(e).is_none()).count() >= per_user_max {
-            return None;
-        }
-        entries.retain(|e| {
-            let reason = kick(e);
-            entered.kicked.extend(reason.map(|reason| (e.place, reason)));
-            reason.is_none()
-        });
-        entries.push(Entry { place, device_flag: device.flag, device_id: device.id.clone() });
+        let mut changes: SmallVec<[SessionChange; 2]> = SmallVec::new();
+        let entered = {
+            let mut entries = self.by_uid.entry(uid.clone()).or_default();
+            let mut entered = Entered { first: entries.is_empty(), ..Entered::default() };
+            if entries.iter().filter(|e| kick(e).is_none()).count() >= per_user_max {
+                return None;
+            }
+            let mut gone: SmallVec<[Entry; 1]> = SmallVec::new();
+            entries.retain(|e| {
+                let reason = kick(e);
+                if let Some(reason) = reason {
+                    entered.kicked.push((e.place, reason));
+                    gone.push(e.clone());
+                }
+                reason.is_none()
+            });
+            let new = Entry { place, device: device.clone() };
+            entries.push(new.clone());
+            if self.watcher.get().is_some() {
+                // The one that came first: nobody sees a user leave who only came again.
+                changes.push(new.changed(self.order(), uid, true, &entries));
+                changes.extend(gone.iter().map(|old| old.changed(self.order(), uid, false, &entries)));
+            }
+            entered
+        };
         self.count.fetch_add(1, Ordering::Relaxed);
         self.count.fetch_sub(entered.kicked.len(), Ordering::Relaxed);
+        self.tell(changes);
         Some(entered)
+    }
+
+    fn tell(&self, changes: impl IntoIterator<Item = SessionChange>) {
+        if let Some(watcher) = self.watcher.get() {
+            changes.into_iter().for_each(|change| watcher.session_changed(change));
+        }
     }
 
     /// Takes a session out. Returns whether its user is offline now; `None` when it was not registered (any more).
     pub fn leave(&self, uid: &Uid, session: SessionId) -> Option<bool> {
-        let mut left = None;
+        let (mut left, mut change) = (None, None);
         self.by_uid.remove_if_mut(uid, |_, entries| {
-            let before = entries.len();
-            entries.retain(|e| e.place.session != session);
-            if entries.len() < before {
+            if let Some(at) = entries.iter().position(|e| e.place.session == session) {
+                let gone = entries.remove(at);
                 left = Some(entries.is_empty());
+                if self.watcher.get().is_some() {
+                    change = Some(gone.changed(self.order(), uid, false, entries));
+                }
             }
             entries.is_empty()
         });
         if left.is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
+        self.tell(change);
         left
     }
 
@@ -145,7 +230,7 @@ impl Sessions {
     pub fn devices(&self, uid: &str) -> SmallVec<[(SessionPlace, DeviceFlag); 4]> {
         self.by_uid
             .get(uid)
-            .map(|entries| entries.iter().map(|e| (e.place, e.device_flag)).collect())
+            .map(|entries| entries.iter().map(|e| (e.place, e.device.flag)).collect())
             .unwrap_or_default()
     }
 
@@ -165,10 +250,15 @@ impl Sessions {
         let page = ids.into_iter().skip(offset).take(limit).filter_map(|(session, uid)| {
             let entries = self.by_uid.get(uid.as_str())?;
             let entry = entries.iter().find(|entry| entry.place.session == session)?;
-            let (device_flag, device_id) = (entry.device_flag, entry.device_id.clone());
+            let (device_flag, device_id) = (entry.device.flag, entry.device.id.clone());
             Some(Online { session, device_flag, device_id, uid: uid.clone() })
         });
         (page.collect(), total)
+    }
+
+    /// Whether the user has a session on a master device.
+    pub fn has_master(&self, uid: &str) -> bool {
+        self.by_uid.get(uid).is_some_and(|entries| entries.iter().any(|e| e.device.master))
     }
 
     /// Whether the user has a session.
@@ -179,10 +269,12 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
 
-    fn device(id: &str, master: bool) -> Device {
-        Device { flag: DeviceFlag(0), id: id.into(), master }
+    fn device(flag: u8, master: bool, id: &str) -> Device {
+        Device { flag: DeviceFlag(flag), id: id.into(), master, alone: false }
     }
 
     #[test]
@@ -191,13 +283,12 @@ mod tests {
         let uid = Uid::new("u").expect("uid");
         let place = |n: u32| SessionPlace { session: sessions.next_id(), shard: 0, slot: n };
         let (a, b) = (place(1), place(2));
-        let entered = sessions.enter(&uid, a, &device("phone", false), 1).expect("room");
-        assert!(entered.first && entered.kicked.is_empty());
-        let entered = sessions.enter(&uid, b, &device("phone", false), 1).expect("same device");
+        let entered = sessions.enter(&uid, a, &device(0, true, "phone"), 1).expect("room");
+        assert!(entered.first && entered.kicked.is_empty() && sessions.has_master("u"));
+        let entered = sessions.enter(&uid, b, &device(0, false, "phone"), 1).expect("same device");
         assert_eq!(entered.kicked.as_slice(), &[(a, CloseReason::SameDevice)]);
-        assert!(!entered.first);
-        let web = Device { flag: DeviceFlag(1), ..device("web", true) };
-        assert!(sessions.enter(&uid, place(3), &web, 1).is_none());
+        assert!(!entered.first && !sessions.has_master("u"));
+        assert!(sessions.enter(&uid, place(3), &device(1, false, "web"), 1).is_none());
         assert_eq!(sessions.leave(&uid, a.session), None);
         assert_eq!(sessions.count(), 1);
         assert_eq!(sessions.leave(&uid, b.session), Some(true));
@@ -211,12 +302,41 @@ mod tests {
         let uid = Uid::new("u").expect("uid");
         let place = |n: u32| SessionPlace { session: sessions.next_id(), shard: 0, slot: n };
         let (a, b, c) = (place(1), place(2), place(3));
-        let web = Device { flag: DeviceFlag(1), ..device("x", false) };
-        for (place, device) in [(a, device("x", false)), (b, device("y", false)), (c, web)] {
+        let web = Device { flag: DeviceFlag(1), ..device(0, false, "x") };
+        for (place, device) in [(a, device(0, false, "x")), (b, device(0, false, "y")), (c, web)] {
             assert!(sessions.enter(&uid, place, &device, 3).expect("room").kicked.is_empty());
         }
-        let entered = sessions.enter(&uid, place(4), &device("y", true), 2).expect("the kicked do not count");
+        let entered = sessions
+            .enter(&uid, place(4), &Device { alone: true, ..device(0, true, "y") }, 2)
+            .expect("the kicked do not count");
         assert_eq!(entered.kicked.as_slice(), &[(a, CloseReason::OtherDevice), (b, CloseReason::SameDevice)]);
         assert_eq!(sessions.count(), 2);
+    }
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl SessionWatcher for Heard {
+        fn session_changed(&self, c: SessionChange) {
+            let text = format!("{}-{}-{}-{}-{}", c.uid, c.device_flag.0, u8::from(c.online), c.of_device, c.of_user);
+            self.0.lock().push(text);
+        }
+    }
+
+    #[test]
+    fn who_watches_hears_each_session_with_the_counts_behind_it() {
+        let (sessions, heard) = (Sessions::default(), Arc::new(Heard::default()));
+        sessions.watch(heard.clone());
+        let uid = Uid::new("u-1").expect("uid");
+        let place = |n: u32| SessionPlace { session: sessions.next_id(), shard: 0, slot: n };
+        let (a, b, c) = (place(1), place(2), place(3));
+        sessions.enter(&uid, a, &device(0, true, "phone"), 9).expect("room");
+        sessions.enter(&uid, b, &device(1, false, "web"), 9).expect("room");
+        sessions.enter(&uid, c, &device(0, true, "phone"), 9).expect("room");
+        sessions.leave(&uid, a.session);
+        sessions.leave(&uid, c.session);
+        sessions.leave(&uid, b.session);
+        let expected = ["u-1-0-1-1-1", "u-1-1-1-1-2", "u-1-0-1-1-2", "u-1-0-0-1-2", "u-1-0-0-0-1", "u-1-1-0-0-0"];
+        assert_eq!(*heard.0.lock(), expected);
     }
 }

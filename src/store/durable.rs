@@ -36,8 +36,8 @@ use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
 use super::search::{self, SearchIndex, SearchOptions, SearchStats};
 use super::view::{self, Verified, View};
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Result, SeqRange, Store,
-    StoreError, StoreHealth, StoreStats, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, Logged, MessageChanges, Probe, ReadCounts, Result,
+    SeqRange, Store, StoreError, StoreHealth, StoreStats, VersionStanding,
 };
 use crate::clock;
 use crate::domain::channel::{ChannelList, ChannelProfile, Listing, Membership};
@@ -777,6 +777,11 @@ impl Store for DurableStore {
 
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>> {
         self.inner.read(|view| view.message_by_id(message_id))
+    }
+
+    fn logged_after(&self, after: Version, max: usize) -> Result<Logged> {
+        self.inner.check_usable()?;
+        self.inner.reader.messages_after(after, self.version(), max)
     }
 
     fn countable_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<(u64, u64)> {

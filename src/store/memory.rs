@@ -9,14 +9,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
 use super::{
-    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, MessageChanges, Probe, ReadCounts, Record, Result,
-    SearchFound, SearchQuery, SeqRange, Store, StoreError, StoreStats, VersionStanding,
+    ApiKey, ChannelInfo, ChannelNo, Commit, CredentialHash, Logged, LoggedMessage, MessageChanges, Probe, ReadCounts,
+    Record, Result, SearchFound, SearchQuery, SeqRange, Store, StoreError, StoreStats, VersionStanding,
 };
 use crate::clock;
 use crate::domain::channel::{ChannelList, ChannelProfile, Listing, Membership};
@@ -405,6 +406,23 @@ impl Store for MemoryStore {
         self.count_log(1);
         let Some(found) = state.channels.get(channel) else { return Ok(None) };
         Ok(found.message(*seq).map(|message| message.read(&found.key)))
+    }
+
+    fn logged_after(&self, after: Version, max: usize) -> Result<Logged> {
+        let state = self.state.read();
+        let mut logged = Logged { reached: after.max(state.version), ..Logged::default() };
+        for (version, (channel, seq)) in state.ids.range((Bound::Excluded(after), Bound::Unbounded)) {
+            if logged.messages.len() == max {
+                logged.more = true;
+                logged.reached = logged.messages.last().map_or(after, |last| last.version);
+                break;
+            }
+            let found = state.channels.get(channel).and_then(|found| found.message(*seq));
+            let bytes = found.map_or(0, |message| message.record.payload.len() + 64);
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            logged.messages.push(LoggedMessage { version: *version, channel: *channel, seq: *seq, bytes });
+        }
+        Ok(logged)
     }
 
     fn countable_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<(u64, u64)> {

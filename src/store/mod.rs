@@ -406,6 +406,30 @@ pub enum VersionStanding {
     Unknown,
 }
 
+/// A message as the log has it: that it is there, not what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoggedMessage {
+    /// Its version, which is its message_id.
+    pub version: Version,
+    /// Its channel.
+    pub channel: ChannelNo,
+    /// Its seq.
+    pub seq: u64,
+    /// About the bytes of its record.
+    pub bytes: u32,
+}
+
+/// What was logged after a version: see [`Store::logged_after`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Logged {
+    /// Messages in the order they were committed, of all channels.
+    pub messages: Vec<LoggedMessage>,
+    /// Every message with a version above the one asked for and up to this one is in `messages`: ask again with it.
+    pub reached: Version,
+    /// There is more of the log behind `reached`.
+    pub more: bool,
+}
+
 /// How many reads a store has answered from where, since it was opened. Tests assert costs with it, never time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadCounts {
@@ -585,6 +609,12 @@ pub trait Store: Send + Sync + 'static {
     fn commands_after(&self, channel: ChannelNo, floor: u64, max: usize) -> Result<Vec<u64>>;
     /// The message with this id. Bounded reads.
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>>;
+
+    /// Which messages were committed after a version, whatever became of them since, at most `max`, from the oldest that
+    /// the log still holds: what a follower of the log asks, while the committer writes. Nothing newer than what reads see.
+    /// No rows: the directories of the lots in between, of at most some thousand lots per call; no I/O when nothing was
+    /// committed since.
+    fn logged_after(&self, after: Version, max: usize) -> Result<Logged>;
 
     // Counting. All bounded reads, whatever the count (design.md section 4).
 

@@ -73,7 +73,7 @@ pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admit
         "" => uuid::Uuid::new_v4().to_string().into(),
         text => DeviceId::new(text).map_err(|_| Denied::Answer(Reason::AUTH_FAIL))?.as_str().into(),
     };
-    let device = Device { flag: DeviceFlag(connect.device_flag), id, master };
+    let device = Device { flag: DeviceFlag(connect.device_flag), id, master, alone: master };
     let (entered, _) = join(context, &uid, &device).await?;
     Ok(Admitted { entered, uid })
 }

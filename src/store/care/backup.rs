@@ -13,6 +13,7 @@ use std::path::Path;
 use super::check::{copy_contents, write_format};
 use super::manifest::{HeldSegment, Manifest};
 use super::pace::Pace;
+use super::webhooks::copy_webhooks;
 use super::{
     Part, Progress, Tell, hash_file, make_dir, read_format, read_pieces, refused, shown, sync_dir, write_file,
 };
@@ -143,6 +144,7 @@ pub fn backup(data_dir: &Path, backup: &Path, options: BackupOptions, tell: Tell
             Err(error) => return Err(StoreError::io("back up", data_dir.join(name).display(), error)),
         }
     }
+    copy_webhooks(data_dir, backup)?;
     write_format(backup)?;
     let io = |error| StoreError::io("write watermark", target.display(), error);
     write_watermark(&target, &end).map_err(io)?;

@@ -32,6 +32,7 @@ pub mod repair;
 pub mod restore;
 mod staging;
 mod trace;
+mod webhooks;
 
 /// Format of the data directory these verbs know.
 const FORMAT: u32 = 1;

@@ -16,6 +16,7 @@ use super::check::{CheckReport, check_made, copy_contents, write_format};
 use super::manifest::{HeldSegment, Manifest};
 use super::rebuild::make_view;
 use super::staging::Staging;
+use super::webhooks::copy_webhooks;
 use super::{
     Found, Part, Progress, Severity, Tell, hash_file, make_dir, read_format, read_pieces, refused, sync_dir, write_file,
 };
@@ -66,6 +67,7 @@ pub fn restore(backup: &Path, data_dir: &Path, until: Option<Version>, tell: Tel
             Err(error) => return Err(StoreError::io("restore", backup.join(name).display(), error)),
         }
     }
+    copy_webhooks(backup, &staging)?;
     let kept = cut(&log_dir, &held, until, tell)?;
     let (log, broken_until) = commit_break(&log_dir, Some(kept), held.version)?;
     make_view(&staging, log, tell)?;

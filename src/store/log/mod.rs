@@ -19,6 +19,7 @@
 mod append;
 pub(crate) mod files;
 mod finding;
+mod following;
 pub mod inspect;
 mod layout;
 mod open;

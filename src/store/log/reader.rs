@@ -22,12 +22,12 @@ const JOIN_BYTES_MAX: u32 = 256 << 10;
 /// A scan reads ahead by this much.
 const SCAN_AHEAD: usize = 1 << 20;
 /// Look-ups read ahead by this much: the distance of the sparse table.
-const LOOK_UP_AHEAD: usize = layout::TABLE_STEP as usize;
+pub(super) const LOOK_UP_AHEAD: usize = layout::TABLE_STEP as usize;
 
 /// Reads a log. Cheap to clone; for any thread that may block on a disk.
 #[derive(Debug, Clone)]
 pub struct LogReader {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl LogReader {
@@ -200,7 +200,7 @@ impl LogReader {
     }
 
     /// The sparse table: from memory, from the footer, or empty (then the look-up walks the whole segment).
-    fn table_of(&self, segment: &Segment, end: u32) -> Result<Vec<TableEntry>, Finding> {
+    pub(super) fn table_of(&self, segment: &Segment, end: u32) -> Result<Vec<TableEntry>, Finding> {
         if let Some(table) = segment.table.read().as_ref() {
             return Ok(table.clone());
         }
@@ -240,7 +240,7 @@ impl LogReader {
             .map_err(|source| ReadError::Io { file: segment.file.path().to_owned(), source })
     }
 
-    fn count_read(&self) {
+    pub(super) fn count_read(&self) {
         quiet::count(&self.shared.message_reads);
     }
 
@@ -276,7 +276,7 @@ fn joins(from: Place, last: Place, next: Place) -> bool {
 }
 
 /// Where to begin to walk for a version.
-fn start_of(table: &[TableEntry], version: Version) -> u32 {
+pub(super) fn start_of(table: &[TableEntry], version: Version) -> u32 {
     let after = table.partition_point(|&(first, _)| first <= version);
     after.checked_sub(1).map_or(FIRST_LOT, |i| table[i].1)
 }

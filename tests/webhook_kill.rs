@@ -1,0 +1,203 @@
+//! Proves at-least-once of webhooks against SIGKILL: a real server with an endpoint is killed again and again while back ends
+//! send, and so is the receiver. Every message that was answered as stored is told to msg.notify and, as nobody is online, to
+//! msg.offline; the first time of each in the order of its channel.
+//!
+//! CHINWAG_WEBHOOK_KILL_ROUNDS and CHINWAG_WEBHOOK_KILL_SEED; the seed is printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SENDERS: usize = 4;
+
+#[derive(Default)]
+struct Told {
+    /// (channel, seq, id) in the order they came.
+    notify: Vec<(String, u64, u64)>,
+    offline: Vec<(String, u64, u64)>,
+    rng: Option<StdRng>,
+}
+
+async fn take(State(told): State<Arc<Mutex<Told>>>, uri: Uri, body: Bytes) -> StatusCode {
+    let json: Value = serde_json::from_slice(&body).expect("JSON");
+    let mut told = told.lock();
+    // A receiver that fails now and then, before or after it has taken the call.
+    let luck = told.rng.as_mut().map_or(1.0, |rng| rng.random::<f64>());
+    if luck < 0.05 {
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    let entry = |message: &Value| {
+        // A pair's messages come from one sender here, so the receiver names the channel.
+        let channel = format!("{}>{}", message["from_uid"].as_str().unwrap_or(""), message["channel_id"]);
+        (channel, message["message_seq"].as_u64().expect("seq"), message["message_id"].as_u64().expect("id"))
+    };
+    match json.as_array() {
+        Some(messages) => told.notify.extend(messages.iter().map(entry)),
+        None => told.offline.push(entry(&json)),
+    }
+    assert!(uri.query().is_some_and(|query| query.starts_with("event=msg.")));
+    if luck < 0.1 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+}
+
+struct Server {
+    child: Child,
+    http: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn start(dir: &Path, url: &str) -> Server {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
+        command.env_remove(name);
+    }
+    command.current_dir(dir).arg("--data-dir").arg(dir.join("data"));
+    command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "error"]);
+    for set in [
+        &format!("webhook.url={url}"),
+        "webhook.events=msg.notify,msg.offline",
+        "webhook.push_interval_ms=5",
+        "webhook.retry_max_ms=100",
+        "store.segment_bytes_max=1048576",
+    ] {
+        command.args(["--set", set]);
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the server starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+    let http = loop {
+        let line = lines.next().expect("the banner before the end").expect("text");
+        if let Some(url) = line.split_whitespace().nth(1).filter(|url| url.starts_with("http://")) {
+            break url.to_owned();
+        }
+    };
+    std::thread::spawn(move || lines.for_each(drop));
+    Server { child, http }
+}
+
+/// Sends until it is told to stop; what was answered as stored is in `stored`.
+async fn send(
+    base: String,
+    key: String,
+    sender: usize,
+    names: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> BTreeMap<u64, u64> {
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
+    let mut stored = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        let name = names.fetch_add(1, Ordering::Relaxed);
+        let body = json!({
+            "header": {"red_dot": 1}, "from_uid": format!("s{sender}"), "channel_id": "bob", "channel_type": 1,
+            "payload": "eA==", "client_msg_no": name.to_string(),
+        });
+        let Ok(answer) = client.post(format!("{base}/message/send")).bearer_auth(&key).json(&body).send().await else {
+            break;
+        };
+        let Ok(answer) = answer.json::<Value>().await else { break };
+        if let (Some(1), Some(id), Some(seq)) =
+            (answer["reason"].as_u64(), answer["message_id"].as_u64(), answer["message_seq"].as_u64())
+        {
+            stored.insert(id, seq);
+        }
+    }
+    stored
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_stored_message_is_missing_at_the_endpoint_whoever_is_killed() {
+    let (rounds, seed) = (number("CHINWAG_WEBHOOK_KILL_ROUNDS", 5), number("CHINWAG_WEBHOOK_KILL_SEED", 6));
+    println!("seed {seed}, {rounds} rounds");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().expect("directory");
+    let told = Arc::new(Mutex::new(Told { rng: Some(StdRng::seed_from_u64(seed + 1)), ..Told::default() }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/hook", listener.local_addr().expect("address"));
+    let router = Router::new().fallback(take).with_state(told.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let names = Arc::new(AtomicU64::new(0));
+    let mut stored: Vec<BTreeMap<u64, u64>> = vec![BTreeMap::new(); SENDERS];
+    let mut server = start(dir.path(), &url);
+    let key = std::fs::read_to_string(dir.path().join("data/root.key")).expect("the root key").trim().to_owned();
+    for round in 0..rounds {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut senders = Vec::new();
+        for sender in 0..SENDERS {
+            let (base, key, names, stop) = (server.http.clone(), key.clone(), names.clone(), stop.clone());
+            senders.push(tokio::spawn(send(base, key, sender, names, stop)));
+        }
+        // A kill comes after so many calls of this round, wherever everything then is.
+        let before = told.lock().notify.len();
+        let calls = rng.random_range(1..200);
+        let begun = Instant::now();
+        while told.lock().notify.len() < before + calls {
+            assert!(begun.elapsed() < PATIENCE, "round {round}: the endpoint is not told");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.child.kill().expect("killed");
+        server.child.wait().expect("gone");
+        stop.store(true, Ordering::Relaxed);
+        for (sender, task) in senders.into_iter().enumerate() {
+            stored[sender].extend(task.await.expect("the sender ends"));
+        }
+        server = start(dir.path(), &url);
+    }
+    let missing = |of: &[(String, u64, u64)]| {
+        let ids: BTreeSet<u64> = of.iter().map(|(.., id)| *id).collect();
+        stored.iter().flat_map(BTreeMap::keys).filter(|id| !ids.contains(id)).count()
+    };
+    let begun = Instant::now();
+    loop {
+        let (notify, offline) = {
+            let told = told.lock();
+            (missing(&told.notify), missing(&told.offline))
+        };
+        if notify == 0 && offline == 0 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "missing: {notify} at msg.notify, {offline} at msg.offline");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(stored.iter().all(|stored| !stored.is_empty()), "every sender was answered");
+    let told = told.lock();
+    for (event, of) in [("msg.notify", &told.notify), ("msg.offline", &told.offline)] {
+        let mut heads: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (channel, seq, id) in of {
+            if seen.insert(*id) {
+                let head = heads.entry(channel).or_default();
+                assert_eq!(*seq, *head + 1, "{event}: {channel} is told in order, none left out");
+                *head = *seq;
+            }
+        }
+    }
+    println!(
+        "{} messages stored, {} and {} told",
+        names.load(Ordering::Relaxed),
+        told.notify.len(),
+        told.offline.len()
+    );
+}
