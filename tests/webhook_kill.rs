@@ -30,10 +30,24 @@ struct Told {
     notify: Vec<(String, u64, u64)>,
     offline: Vec<(String, u64, u64)>,
     rng: Option<StdRng>,
+    /// Calls of msg.notify that come after so many messages get no answer, nor do those of msg.offline then.
+    stuck_after: Option<usize>,
+    /// Calls that wait in vain.
+    stuck: usize,
 }
 
 async fn take(State(told): State<Arc<Mutex<Told>>>, uri: Uri, body: Bytes) -> StatusCode {
     let json: Value = serde_json::from_slice(&body).expect("JSON");
+    let is_stuck = {
+        let mut told = told.lock();
+        let is_stuck = told.stuck_after.is_some_and(|after| told.notify.len() >= after);
+        told.stuck += usize::from(is_stuck);
+        is_stuck
+    };
+    if is_stuck {
+        // Neither taken nor answered: the server is killed with the call in flight.
+        std::future::pending::<()>().await;
+    }
     let mut told = told.lock();
     // A receiver that fails now and then, before or after it has taken the call.
     let luck = told.rng.as_mut().map_or(1.0, |rng| rng.random::<f64>());
@@ -149,16 +163,21 @@ async fn no_stored_message_is_missing_at_the_endpoint_whoever_is_killed() {
             let (base, key, names, stop) = (server.http.clone(), key.clone(), names.clone(), stop.clone());
             senders.push(tokio::spawn(send(base, key, sender, names, stop)));
         }
-        // A kill comes after so many calls of this round, wherever everything then is.
-        let before = told.lock().notify.len();
-        let calls = rng.random_range(1..200);
+        // A kill comes with calls of both events in flight, or wherever everything is after so many messages.
+        let until = told.lock().notify.len() + rng.random_range(1..200);
+        let in_flight = rng.random_bool(0.7);
+        told.lock().stuck_after = in_flight.then_some(until);
         let begun = Instant::now();
-        while told.lock().notify.len() < before + calls {
+        while if in_flight { told.lock().stuck < 2 } else { told.lock().notify.len() < until } {
             assert!(begun.elapsed() < PATIENCE, "round {round}: the endpoint is not told");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         server.child.kill().expect("killed");
         server.child.wait().expect("gone");
+        {
+            let mut told = told.lock();
+            (told.stuck_after, told.stuck) = (None, 0);
+        }
         stop.store(true, Ordering::Relaxed);
         for (sender, task) in senders.into_iter().enumerate() {
             stored[sender].extend(task.await.expect("the sender ends"));
