@@ -26,6 +26,7 @@ use crate::server::{Address, PATIENCE};
 #[derive(Debug, Clone)]
 pub struct Habit {
     pub user: String,
+    /// Empty: only listens.
     pub channels: Vec<Channel>,
     pub sends: bool,
     pub reads: bool,
@@ -403,6 +404,9 @@ impl Session {
 
     /// Does something.
     async fn act(&mut self, habit: &Habit, names: &mut u64, rng: &mut StdRng) -> Result<()> {
+        if habit.channels.is_empty() {
+            return Ok(());
+        }
         let channel = habit.channels[rng.random_range(0..habit.channels.len())].clone();
         let dice = rng.random_range(0..100);
         if self.waiting.len() >= IN_FLIGHT_MAX {
@@ -477,7 +481,8 @@ impl Life {
                 }
                 continue;
             };
-            let resume = rng.random_bool(0.6).then_some(if rng.random_bool(0.1) { 0 } else { version });
+            let listens = mind.habit.channels.is_empty();
+            let resume = (!listens && rng.random_bool(0.6)).then_some(if rng.random_bool(0.1) { 0 } else { version });
             let Ok(mut session) = Session::open(&desk, &address, &mind.habit.user, resume, room).await else {
                 // Refused because the server is going: whoever ends it says so in a moment.
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -486,7 +491,7 @@ impl Life {
             if resume.is_none() {
                 session.version = version;
             }
-            let is_over = mind.stay(&mut session, resume.is_none(), &mut rng).await.unwrap_or(false);
+            let is_over = mind.stay(&mut session, resume.is_none() && !listens, &mut rng).await.unwrap_or(false);
             version = session.version;
             if is_over {
                 desk.record(What::Settled { session: session.number });

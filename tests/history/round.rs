@@ -190,6 +190,7 @@ async fn conduct(round: &mut Round, faults: Faults, rng: &mut StdRng) -> Result<
         habit("ben", false, false, 15),
         habit(READER, false, false, 10),
         habit(SLOW, true, false, 10),
+        habit(GUEST, false, false, 50),
     ]);
     for habit in sockets {
         let life = Life { desk: desk.clone(), habit, seed: rng.random(), finished: tell.clone() };
