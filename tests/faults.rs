@@ -279,6 +279,25 @@ fn a_view_whose_copy_is_no_view_is_made_from_the_log() {
     goes_on(dir.path(), store, &mut acked);
 }
 
+/// What a replacement made and gives up is dropped on its way, and sled panics there when its last sync fails.
+#[test]
+fn a_replacement_that_panics_is_tried_again() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (store, disk, mut acked) = begin(dir.path(), 9);
+    disk.fails(|op, path| if op == FileOp::Sync && in_view(path) { error(EIO) } else { Ok(()) });
+    assert!(store.checkpoint().is_err());
+    let panics = std::sync::atomic::AtomicU32::new(2);
+    disk.fails(move |op, path| {
+        let next = op == FileOp::Sync && path.ends_with("view.next");
+        if next && panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            panic!("a last sync failed");
+        }
+        Ok(())
+    });
+    wait_until("the view is replaced", || store.health().writable);
+    goes_on(dir.path(), store, &mut acked);
+}
+
 #[test]
 fn reads_that_fail_are_refused_one_by_one() {
     let dir = tempfile::tempdir().expect("dir");

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use protocol::ids::{ChannelKey, Uid, Version};
 
+use super::drafts::is_system;
 use super::{ChannelNo, Hub, Logged, LoggedMessage, conversations};
 use crate::domain::message::{Message, MessageState};
 use crate::domain::refusal::Refusal;
-use crate::domain::user::SYSTEM_UID;
 use crate::store::{SeqRange, Store};
 
 /// Who counts as absent.
@@ -75,7 +75,7 @@ impl Hub {
                     Absent::NoMaster => sessions.has_master(uid.as_str()),
                     Absent::NoSession => sessions.is_online(uid.as_str()),
                 };
-                !there && *uid != from && uid.bare() != SYSTEM_UID
+                !there && *uid != from && !is_system(store, uid)
             });
             Ok(uids)
         })

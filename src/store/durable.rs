@@ -608,7 +608,7 @@ impl Inner {
             }
         }
         if self.health.is_try_due(Part::View) {
-            match self.renew() {
+            match self.try_renew() {
                 Ok(()) => self.health.is_well(Part::View),
                 Err(error) => self.health.went_wrong(Part::View, &error),
             }

@@ -173,7 +173,7 @@ fn refusal(body: &Value) -> Answer {
     Answer::Refused { code, later }
 }
 
-/// Lives through a round, as [`crate::native::live`].
+/// Lives through a round, as [`crate::native::Life`] does.
 pub async fn live(desk: Arc<Desk>, habit: Habit, seed: u64, finished: tokio::sync::mpsc::Sender<String>) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut server = desk.server.subscribe();

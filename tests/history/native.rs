@@ -26,6 +26,7 @@ use crate::server::{Address, PATIENCE};
 #[derive(Debug, Clone)]
 pub struct Habit {
     pub user: String,
+    /// Empty: only listens.
     pub channels: Vec<Channel>,
     pub sends: bool,
     pub reads: bool,
@@ -126,7 +127,7 @@ impl Session {
         let stream = socket.connect(address.socket.parse()?).await?;
         stream.set_nodelay(true)?;
         let mut request = format!("ws://{}/", address.socket).into_client_request()?;
-        let encoding = if number % 4 == 0 { Encoding::Json } else { Encoding::MessagePack };
+        let encoding = if number.is_multiple_of(4) { Encoding::Json } else { Encoding::MessagePack };
         request.headers_mut().insert("Sec-WebSocket-Protocol", encoding.subprotocol().parse()?);
         let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
         let mut session = Self {
@@ -403,6 +404,9 @@ impl Session {
 
     /// Does something.
     async fn act(&mut self, habit: &Habit, names: &mut u64, rng: &mut StdRng) -> Result<()> {
+        if habit.channels.is_empty() {
+            return Ok(());
+        }
         let channel = habit.channels[rng.random_range(0..habit.channels.len())].clone();
         let dice = rng.random_range(0..100);
         if self.waiting.len() >= IN_FLIGHT_MAX {
@@ -451,110 +455,123 @@ impl Session {
     }
 }
 
-/// Lives through a round. Tells `finished` once it has nothing left to do.
-pub async fn live(desk: Arc<Desk>, habit: Habit, seed: u64, finished: tokio::sync::mpsc::Sender<String>) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let (mut phase, mut server) = (desk.phase.subscribe(), desk.server.subscribe());
-    let (mut version, mut names, mut told) = (0, 0, false);
-    loop {
-        if matches!(*phase.borrow(), Phase::Settle(_)) {
-            return;
-        }
-        let address = server.borrow_and_update().clone();
-        let Some(address) = address else {
-            if server.changed().await.is_err() {
+/// A client through a round: what outlives its sessions.
+pub struct Life {
+    pub desk: Arc<Desk>,
+    pub habit: Habit,
+    pub seed: u64,
+    /// Told once the client has nothing left to do.
+    pub finished: tokio::sync::mpsc::Sender<String>,
+}
+
+impl Life {
+    /// Lives it.
+    pub async fn live(self) {
+        let Self { desk, habit, seed, finished } = self;
+        let (phase, mut server) = (desk.phase.subscribe(), desk.server.subscribe());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut version = 0;
+        let room = habit.stalls.then_some(4_096);
+        let mut mind = Mind { habit, phase, finished: Some(finished), names: 0 };
+        while !matches!(*mind.phase.borrow(), Phase::Settle(_)) {
+            let address = server.borrow_and_update().clone();
+            let Some(address) = address else {
+                if server.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let listens = mind.habit.channels.is_empty();
+            let resume = (!listens && rng.random_bool(0.6)).then_some(if rng.random_bool(0.1) { 0 } else { version });
+            let Ok(mut session) = Session::open(&desk, &address, &mind.habit.user, resume, room).await else {
+                // Refused because the server is going: whoever ends it says so in a moment.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            if resume.is_none() {
+                session.version = version;
+            }
+            let is_over = mind.stay(&mut session, resume.is_none() && !listens, &mut rng).await.unwrap_or(false);
+            version = session.version;
+            if is_over {
+                desk.record(What::Settled { session: session.number });
+            }
+            session.end();
+            if is_over {
                 return;
             }
-            continue;
-        };
-        let resume = rng.random_bool(0.6).then_some(if rng.random_bool(0.1) { 0 } else { version });
-        let room = habit.stalls.then_some(4_096);
-        let Ok(mut session) = Session::open(&desk, &address, &habit.user, resume, room).await else {
-            // Refused because the server is going: whoever kills it says so in a moment.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            continue;
-        };
-        if resume.is_none() {
-            session.version = version;
-        }
-        let settled =
-            stay(&mut session, &habit, resume.is_none(), &mut names, &mut rng, &mut phase, &finished, &mut told).await;
-        version = session.version;
-        if let Ok(true) = settled {
-            desk.record(What::Settled { session: session.number });
-        }
-        session.end();
-        if let Ok(true) = settled {
-            return;
         }
     }
 }
 
-/// One session, to its end. `true`: it ended because the round did.
-#[allow(clippy::too_many_arguments)]
-async fn stay(
-    session: &mut Session,
-    habit: &Habit,
-    syncs: bool,
-    names: &mut u64,
-    rng: &mut StdRng,
-    phase: &mut tokio::sync::watch::Receiver<Phase>,
-    finished: &tokio::sync::mpsc::Sender<String>,
-    told: &mut bool,
-) -> Result<bool> {
-    if syncs {
-        session.sync(session.version, 2).await?;
-    }
-    let mut ticks = tokio::time::interval(Duration::from_millis(habit.pace_ms));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut settle_until, mut pings) = (None, 0);
-    loop {
-        let now = phase.borrow().clone();
-        match &now {
-            Phase::Busy => {}
-            Phase::Finish => {
-                if session.waiting.is_empty() && !*told {
-                    match session.desk.take_open(&session.user) {
-                        Some(letter) => session.say(letter, None, true).await?,
-                        None => {
-                            *told = true;
-                            let _ = finished.send(format!("{} on {}", habit.user, session.number)).await;
+struct Mind {
+    habit: Habit,
+    phase: tokio::sync::watch::Receiver<Phase>,
+    /// `None`: told.
+    finished: Option<tokio::sync::mpsc::Sender<String>>,
+    names: u64,
+}
+
+impl Mind {
+    /// One session, to its end. `true`: it ended because the round did.
+    async fn stay(&mut self, session: &mut Session, syncs: bool, rng: &mut StdRng) -> Result<bool> {
+        if syncs {
+            session.sync(session.version, 2).await?;
+        }
+        let mut ticks = tokio::time::interval(Duration::from_millis(self.habit.pace_ms));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut settle_until, mut pings) = (None, 0);
+        loop {
+            let phase = self.phase.borrow().clone();
+            match &phase {
+                Phase::Busy => {}
+                Phase::Finish if session.waiting.is_empty() => match session.desk.take_open(&session.user) {
+                    Some(letter) => session.say(letter, None, true).await?,
+                    None => {
+                        if let Some(finished) = self.finished.take() {
+                            let _ = finished.send(format!("{} on {}", self.habit.user, session.number)).await;
                         }
                     }
+                },
+                Phase::Finish => {}
+                Phase::Settle(messages) => {
+                    let until = *settle_until.get_or_insert_with(|| tokio::time::Instant::now() + SETTLE);
+                    if tokio::time::Instant::now() >= until || session.pongs >= PINGS {
+                        return Ok(true);
+                    }
+                    // What was on its way when the last message was told comes before the second pong.
+                    if session.pongs == pings && session.was_told(messages, &self.habit.channels) {
+                        pings += 1;
+                        session.send(&ClientFrame::Ping(protocol::native::Ping {})).await?;
+                    }
                 }
             }
-            Phase::Settle(heads) => {
-                let until = *settle_until.get_or_insert_with(|| tokio::time::Instant::now() + SETTLE);
-                if tokio::time::Instant::now() >= until || session.pongs >= PINGS {
-                    return Ok(true);
+            tokio::select! {
+                frame = session.next() => {
+                    let frame = frame?;
+                    session.take(frame, rng).await?;
                 }
-                // What was on its way when the last message was told comes before the second pong.
-                if session.was_told(heads, &habit.channels) && session.pongs == pings {
-                    pings += 1;
-                    session.send(&ClientFrame::Ping(protocol::native::Ping {})).await?;
+                _ = ticks.tick() => {
+                    if phase == Phase::Busy {
+                        self.tick(session, rng).await?;
+                    }
                 }
+                changed = self.phase.changed() => changed?,
             }
         }
-        tokio::select! {
-            frame = session.next() => {
-                let frame = frame?;
-                session.take(frame, rng).await?;
-            }
-            _ = ticks.tick() => {
-                if now == Phase::Busy {
-                    if let Some(letter) = session.desk.take_open(&session.user) {
-                        session.say(letter, None, true).await?;
-                    }
-                    session.act(habit, names, rng).await?;
-                    if rng.random_bool(0.004) {
-                        bail!("cut");
-                    }
-                    if habit.stalls && rng.random_bool(0.05) {
-                        tokio::time::sleep(Duration::from_millis(rng.random_range(100..500))).await;
-                    }
-                }
-            }
-            changed = phase.changed() => changed?,
+    }
+
+    async fn tick(&mut self, session: &mut Session, rng: &mut StdRng) -> Result<()> {
+        if let Some(letter) = session.desk.take_open(&session.user) {
+            session.say(letter, None, true).await?;
         }
+        session.act(&self.habit, &mut self.names, rng).await?;
+        if rng.random_bool(0.004) {
+            bail!("cut");
+        }
+        if self.habit.stalls && rng.random_bool(0.05) {
+            tokio::time::sleep(Duration::from_millis(rng.random_range(100..500))).await;
+        }
+        Ok(())
     }
 }

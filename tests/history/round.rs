@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::desk::{Desk, Phase};
 use crate::http::{self, Caller};
-use crate::native::{self, Habit, Session};
+use crate::native::{Habit, Life, Session};
 use crate::record::{Answer, Channel, History, What};
 use crate::server::{Ground, PATIENCE, Server, tail};
 
@@ -190,11 +190,12 @@ async fn conduct(round: &mut Round, faults: Faults, rng: &mut StdRng) -> Result<
         habit("ben", false, false, 15),
         habit(READER, false, false, 10),
         habit(SLOW, true, false, 10),
+        habit(GUEST, false, false, 50),
     ]);
     for habit in sockets {
-        let (desk, tell, seed) = (desk.clone(), tell.clone(), rng.random());
+        let life = Life { desk: desk.clone(), habit, seed: rng.random(), finished: tell.clone() };
         clients.spawn(async move {
-            native::live(desk, habit, seed, tell).await;
+            life.live().await;
             Ok(())
         });
         count += 1;

@@ -7,12 +7,13 @@
 
 use std::fs::File;
 use std::io::ErrorKind as IoErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Inner, OpenReport, chain_of, ms_since, replay};
+use super::{Inner, OpenReport, chain_of, ms_since, replay, unavailable};
 use crate::store::log::seam::{FileFaults, FileOp};
 use crate::store::view::{self, Verified, View};
 use crate::store::{Result, StoreError};
@@ -85,7 +86,14 @@ impl Inner {
     ///
     /// # Errors
     /// I/O, or damage in the log: the old view stays.
-    pub(super) fn renew(&self) -> Result<()> {
+    pub(super) fn try_renew(&self) -> Result<()> {
+        // What it made and gives up is dropped on the way, and sled panics there when its last sync fails. Whoever tries
+        // again later must outlive that.
+        catch_unwind(AssertUnwindSafe(|| self.renew()))
+            .unwrap_or_else(|_| Err(unavailable("replace view", "sled panicked when it was closed")))
+    }
+
+    fn renew(&self) -> Result<()> {
         let _one = self.checkpointing.lock();
         let start = Instant::now();
         let (current, next) = (view::directory(&self.options.data_dir), staging(&self.options.data_dir));

@@ -1,9 +1,9 @@
-//! delivered-or-told: what each session must have received.
+//! delivered-or-told: what each session must have received, and what those of users who come and go must not.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{DELIVERED_OR_TOLD, Model, Session, Violation};
-use crate::record::{Ask, At, Channel, Via};
+use crate::record::{Answer, Ask, At, Channel, Via};
 
 /// What a session is told by answers to its own sends.
 #[derive(Default)]
@@ -29,6 +29,82 @@ pub fn check(model: &Model<'_>, found: &mut Vec<Violation>) {
     for (number, session) in &model.sessions {
         for channel in model.channels_of(session.user) {
             channel_of(model, *number, session, own.get(number).unwrap_or(&none), channel, found);
+        }
+    }
+    guests(model, found);
+}
+
+/// When each stored message was first asked for, and first known to be stored.
+fn moments<'a>(model: &Model<'a>) -> HashMap<(&'a Channel, u64), (At, Option<At>)> {
+    let mut moments: HashMap<(&Channel, u64), (At, Option<At>)> = HashMap::new();
+    let earlier = |known: &mut Option<At>, at: At| *known = Some(known.map_or(at, |known| known.min(at)));
+    for op in model.ops.values() {
+        let Ask::Send { channel, name, .. } = op.ask else { continue };
+        let Some(stored) = model.place(channel, op.user, name) else { continue };
+        let moment = moments.entry((channel, stored.seq)).or_insert((op.asked, None));
+        moment.0 = moment.0.min(op.asked);
+        if let (Some((.., true, _)), Some(at)) = (op.stored(), op.answered) {
+            earlier(&mut moment.1, at);
+        }
+    }
+    for (at, channel, messages) in model.sessions.values().flat_map(|session| &session.delivered) {
+        for message in *messages {
+            if let Some(moment) = moments.get_mut(&(*channel, message.seq)) {
+                earlier(&mut moment.1, *at);
+            }
+        }
+    }
+    moments
+}
+
+/// Between two changes of a membership, the first of which was answered, a user surely is a member or surely is none.
+/// Messages that were asked for and stored in between are due to the first and not for the second.
+fn guests(model: &Model<'_>, found: &mut Vec<Violation>) {
+    let moments = moments(model);
+    let last = model.history.events.len();
+    for guest in &model.guests {
+        for (channel, messages) in &model.stored {
+            let changes = model.ops.values().filter_map(|op| match (op.ask, op.answer) {
+                (Ask::Membership { channel: of, uid, member }, answer) if of == *channel && uid == guest => {
+                    let surely = matches!(answer, Some(Answer::Changed)).then_some((op.answered?, *member));
+                    Some((op.asked, surely))
+                }
+                _ => None,
+            });
+            let mut spans: Vec<(At, At, bool)> = Vec::new();
+            let mut from = Some((0, false));
+            for (asked, surely) in changes {
+                spans.extend(from.map(|(from, member)| (from, asked, member)));
+                from = surely;
+            }
+            spans.extend(from.map(|(from, member)| (from, last, member)));
+            let surely = |seq: u64| {
+                let (asked, Some(known)) = *moments.get(&(*channel, seq))? else { return None };
+                spans.iter().find(|(from, to, _)| *from < asked && known < *to).map(|(.., member)| *member)
+            };
+            for (number, session) in model.sessions.iter().filter(|(_, session)| session.user == *guest) {
+                let Some((connected, since)) = session.connected else { continue };
+                let of_channel = session.delivered.iter().filter(|(_, of, _)| of == channel);
+                let told: HashMap<u64, At> =
+                    of_channel.flat_map(|(at, _, messages)| messages.iter().map(|m| (m.seq, *at))).collect();
+                for (seq, at) in &told {
+                    if surely(*seq) == Some(false) {
+                        let what = format!("{channel:?}: session {number} of {guest}, no member, got seq {seq}");
+                        found.push(Violation { promise: DELIVERED_OR_TOLD, what, events: vec![*at] });
+                    }
+                }
+                let Some((up_to, at)) = told.iter().max() else { continue };
+                for message in messages.iter().filter(|message| message.id > since && message.seq < *up_to) {
+                    let in_gap = session
+                        .gaps
+                        .iter()
+                        .any(|(_, of, first, head)| of == channel && (*first..=*head).contains(&message.seq));
+                    if surely(message.seq) == Some(true) && !told.contains_key(&message.seq) && !in_gap {
+                        let what = format!("{channel:?}: session {number} of {guest} was never told of {message:?}");
+                        found.push(Violation { promise: DELIVERED_OR_TOLD, what, events: vec![connected, *at] });
+                    }
+                }
+            }
         }
     }
 }

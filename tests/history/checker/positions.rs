@@ -40,7 +40,7 @@ fn possible<T: Clone + PartialEq>(
 }
 
 pub fn check(model: &Model<'_>, found: &mut Vec<Violation>) {
-    let head_before = Heads::of(model);
+    let heads = Heads::of(model);
     for op in model.ops.values() {
         let Some(at) = op.answered else { continue };
         match (op.ask, op.answer) {
@@ -50,7 +50,12 @@ pub fn check(model: &Model<'_>, found: &mut Vec<Violation>) {
                 }
             }
             (Ask::Read { channel, .. } | Ask::SetUnread { channel, .. }, Some(Answer::Put { unread, read_to, .. })) => {
-                put(model, op, at, channel, *unread, *read_to, &head_before, found);
+                let heads = (heads.surely(channel, op.asked), heads.possibly(channel, at));
+                found.extend(put(model, op, channel, (*unread, *read_to), heads).map(|what| Violation {
+                    promise: ONE_UNREAD,
+                    what,
+                    events: vec![op.asked, at],
+                }));
             }
             (Ask::Members { channel }, Some(Answer::Members(members))) => {
                 for guest in &model.guests {
@@ -106,37 +111,31 @@ fn row_of(model: &Model<'_>, op: &Op<'_>, at: At, row: &Row, found: &mut Vec<Vio
     }
 }
 
-/// The answer to a change of a read position: what follows it, at some head between what was surely and what can have been
-/// stored.
-#[allow(clippy::too_many_arguments)]
+/// What is wrong with the answer to a change of a read position: (unread, read to) must be so at some head between what was
+/// surely and what can have been stored.
 fn put(
     model: &Model<'_>,
     op: &Op<'_>,
-    at: At,
     channel: &Channel,
-    unread: u64,
-    read_to: u64,
-    heads: &Heads<'_>,
-    found: &mut Vec<Violation>,
-) {
-    let (least, most) = (heads.surely(channel, op.asked), heads.possibly(channel, at));
-    let (from, to) =
-        (model.countable(channel, op.user, read_to, least), model.countable(channel, op.user, read_to, most));
-    let mut say = |what| found.push(Violation { promise: ONE_UNREAD, what, events: vec![op.asked, at] });
+    (unread, read_to): (u64, u64),
+    (least, most): (u64, u64),
+) -> Option<String> {
+    let user = op.user;
+    let counted = |floor, head| model.countable(channel, user, floor, head);
+    let (from, to) = (counted(read_to, least), counted(read_to, most));
     if !(from..=to).contains(&unread) {
-        say(format!("{channel:?}: {} is told of {unread} unread above {read_to}; stored are {from} to {to}", op.user));
+        return Some(format!(
+            "{channel:?}: {user} is told of {unread} unread above {read_to}; stored are {from} to {to}"
+        ));
     }
     match op.ask {
-        Ask::SetUnread { unread: wanted, .. } => {
-            let there = model.countable(channel, op.user, 0, least);
-            if unread > *wanted || unread < (*wanted).min(there) {
-                say(format!("{channel:?}: {} asked for {wanted} unread of {there} and got {unread}", op.user));
-            }
+        Ask::SetUnread { unread: wanted, .. } if unread > *wanted || unread < (*wanted).min(counted(0, least)) => {
+            Some(format!("{channel:?}: {user} asked for {wanted} unread and got {unread}"))
         }
         Ask::Read { seq, .. } if read_to < (*seq).min(least) => {
-            say(format!("{channel:?}: {} read to {seq} and is told {read_to}", op.user));
+            Some(format!("{channel:?}: {user} read to {seq} and is told {read_to}"))
         }
-        _ => {}
+        _ => None,
     }
 }
 

@@ -88,14 +88,16 @@ fn good() -> History {
     let guest = Ask::Membership { channel: group(), uid: "guest".into(), member: true };
     let guest = story.ask("ann", HTTP, guest);
     story.answer(guest, Answer::Changed);
+    story.connect(4, "guest", 125);
     let third = story.send(ON_1, 3);
-    story.push(What::Fault("kill".into()));
+    story.push(What::Ended { session: 4 }).push(What::Fault("kill".into()));
     story.push(What::Ended { session: 1 }).answer(third, Answer::Unknown).push(What::Ended { session: 2 });
     story.push(What::Started).connect(3, "rea", 126).sync(Via::Session(3), 0, 126, (1, 1, 2));
     let third = story.send(HTTP, 3);
     story.stored(third, 3, false).deliver(3, &[3]);
+    story.connect(5, "guest", 130);
     let (fourth, fifth) = (story.send(HTTP, 4), story.send(HTTP, 5));
-    story.stored(fourth, 4, false).stored(fifth, 5, false);
+    story.stored(fourth, 4, false).stored(fifth, 5, false).deliver(5, &[4, 5]);
     story.push(What::Gap { session: 3, channel: group(), first: 4, head: 5 });
     let again = story.send(HTTP, 1);
     story.stored(again, 1, true);
@@ -268,6 +270,13 @@ fn every_broken_promise_is_named() {
             });
         }),
         (DELIVERED_OR_TOLD, "one is left out", "was never told", |h| delivery(h, 0, |m| drop(m.remove(0)))),
+        (DELIVERED_OR_TOLD, "who joined is not told", "5 of guest was never told", |h| {
+            delivery(h, 2, |m| drop(m.remove(0)))
+        }),
+        (DELIVERED_OR_TOLD, "who is no member is told", "4 of guest, no member, got seq 1", |h| {
+            let told = What::Delivered { session: 4, channel: group(), messages: vec![seen(1)] };
+            h.events.insert(h.events.len() - 1, told);
+        }),
         (DELIVERED_OR_TOLD, "one is told twice", "got seq 1 twice", |h| delivery(h, 0, |m| m.insert(0, seen(1)))),
         (DELIVERED_OR_TOLD, "the last is never told", "was never told", |h| {
             h.events.retain(|event| !matches!(event, What::Gap { .. }));

@@ -12,8 +12,8 @@ pub fn check(model: &Model<'_>, found: &mut Vec<Violation>) {
         if let (Ask::Sync { since, recents }, Some(Answer::Synced { version, reset, rows }), Some(at)) =
             (op.ask, op.answer, op.answered)
         {
-            let since = if *reset { 0 } else { *since };
-            cut(model, op, at, since, *recents, *version, rows, found);
+            let (since, recents, version) = (if *reset { 0 } else { *since }, *recents, *version);
+            cut(model, &Cut { user: op.user, events: [op.asked, at], since, recents, version, rows }, found);
         }
     }
 }
@@ -99,21 +99,22 @@ fn unique(model: &Model<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-/// A sync shows the state at its version: every channel with something after what was asked for, up to there at least.
-#[allow(clippy::too_many_arguments)]
-fn cut(
-    model: &Model<'_>,
-    op: &Op<'_>,
-    at: At,
+/// A sync and its answer.
+struct Cut<'a> {
+    user: &'a str,
+    events: [At; 2],
     since: u64,
     recents: u64,
     version: u64,
-    rows: &[Row],
-    found: &mut Vec<Violation>,
-) {
+    rows: &'a [Row],
+}
+
+/// A sync shows the state at its version: every channel with something after what was asked for, up to there at least.
+fn cut(model: &Model<'_>, sync: &Cut<'_>, found: &mut Vec<Violation>) {
+    let Cut { user, events, since, recents, version, rows } = *sync;
     let mut say = |promise, what: String| {
-        let what = format!("a sync of {} from {since} to {version}: {what}", op.user);
-        found.push(Violation { promise, what, events: vec![op.asked, at] });
+        let what = format!("a sync of {user} from {since} to {version}: {what}");
+        found.push(Violation { promise, what, events: events.to_vec() });
     };
     let mut versions: HashMap<u64, &Channel> = HashMap::new();
     for row in rows {
@@ -137,9 +138,9 @@ fn cut(
             say(CLEAN_CUT, format!("{:?} ends at {} and shows {seqs:?} of {recents}", row.channel, row.last));
         }
     }
-    for channel in model.channels_of(op.user) {
-        let up_to = model.messages(channel).iter().filter(|message| message.id <= version);
-        let Some(newest) = up_to.last() else { continue };
+    for channel in model.channels_of(user) {
+        let newest = model.messages(channel).iter().rfind(|message| message.id <= version);
+        let Some(newest) = newest else { continue };
         let row = rows.iter().find(|row| row.channel == *channel);
         match row {
             Some(row) if row.last < newest.seq => {
@@ -148,7 +149,7 @@ fn cut(
             None if newest.id > since => say(CLEAN_CUT, format!("{channel:?} is left out, it has {newest:?}")),
             _ => {}
         }
-        let read = model.sessions.values().filter(|session| session.user == op.user);
+        let read = model.sessions.values().filter(|session| session.user == user);
         for moved in read.flat_map(|session| &session.moved) {
             if let What::Moved { channel: of, version: moved, .. } = &model.history.events[*moved]
                 && of == channel
