@@ -94,6 +94,7 @@ fn bad_values_name_key_value_and_range() {
     refused("[log]\nformat = \"xml\"\n", &[], &[], &["log.format is \"xml\"", "text or json"]);
     refused("[log]\nlevel = \"info=loud=x\"\n", &[], &[], &["log.level"]);
     refused("", &[("CHINWAG_LISTEN_HTTP", "localhost")], &[], &["listen.http is \"localhost\"", "address:port"]);
+    refused("[wukong]\ntcp_listen = \"5100\"\n", &[], &[], &["wukong.tcp_listen is \"5100\"", "empty: off"]);
     refused("", &[("CHINWAG_SHARDS", "many")], &[], &["shards is \"many\"", "environment CHINWAG_SHARDS"]);
     refused("", &[("CHINWAG_AUTH_ROOT_KEY", "short")], &[], &["auth.root_key is too short", "24 characters"]);
 }
@@ -109,6 +110,14 @@ fn the_root_key_is_taken_from_the_environment_only_and_never_shown() {
     let shown = loaded.show();
     assert!(shown.iter().any(|s| s.key == "auth.root_key" && s.value == "(set)"));
     assert!(!format!("{:?} {shown:?}", loaded.config).contains(secret));
+}
+
+#[test]
+fn an_address_may_be_off() {
+    let (_dir, sources) = sources("", &[("CHINWAG_WUKONG_TCP_LISTEN", "")], &[]);
+    let loaded = load(&sources).expect("valid");
+    assert_eq!(loaded.config.wukong.tcp_listen, None);
+    assert!(loaded.show().iter().any(|shown| shown.key == "wukong.tcp_listen" && shown.value == "\"\""));
 }
 
 #[test]

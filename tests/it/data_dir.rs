@@ -40,6 +40,10 @@ async fn a_port_in_use_is_named_whoever_uses_it() {
     let said = refused(second).await;
     assert!(said.contains("listen.http") && said.contains(&first.app.http_addr().to_string()), "{said}");
     assert!(said.contains("in use"), "{said}");
+    let mut second = config(&dir);
+    second.wukong.tcp_listen = first.app.wukong_addr();
+    let said = refused(second).await;
+    assert!(said.contains("wukong.tcp_listen") && said.contains("in use"), "{said}");
     // Any other process.
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut second = config(&dir);

@@ -18,6 +18,7 @@ use crate::domain::identity::Identity;
 use crate::domain::refusal::{ErrorKind, Refusal};
 use crate::gateway::Context;
 use crate::gateway::handshake::{Entered, join};
+use crate::gateway::native::bad_id;
 use crate::hub::Hub;
 use crate::hub::sessions::Device;
 use crate::voices;
@@ -35,21 +36,6 @@ pub enum Denied {
     Close(CloseReason),
 }
 
-impl From<Refusal> for Denied {
-    fn from(refusal: Refusal) -> Self {
-        match refusal.kind() {
-            ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid => {
-                Self::Answer(Reason::AUTH_FAIL)
-            }
-            ErrorKind::Conflict
-            | ErrorKind::TooLarge
-            | ErrorKind::RateLimited
-            | ErrorKind::Unavailable
-            | ErrorKind::Internal => Self::Close(voices::of(&refusal).close),
-        }
-    }
-}
-
 /// A user who may connect.
 pub struct Admitted {
     /// Registered, and in its groups.
@@ -63,44 +49,64 @@ pub struct Admitted {
 /// # Errors
 /// Why not.
 pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admitted, Denied> {
-    let named = Uid::new(&connect.uid).map_err(|_| Denied::Answer(Reason::AUTH_FAIL))?;
-    let (uid, master) = if context.limits.wukong_token_auth { known(context, named, connect)? } else { (named, false) };
-    if is_banned(&context.hub, &uid).await? {
+    let (uid, device) = proven(context, connect).map_err(|refusal| denied(context, refusal))?;
+    if is_banned(&context.hub, &uid).await.map_err(|refusal| denied(context, refusal))? {
         return Err(Denied::Answer(Reason::BAN));
     }
+    let (entered, _) = join(context, &uid, &device).await.map_err(|refusal| denied(context, refusal))?;
+    Ok(Admitted { entered, uid })
+}
+
+/// A refusal, counted, as what it means for the client.
+fn denied(context: &Context, refusal: Refusal) -> Denied {
+    context.hub.metrics().refused(refusal.code());
+    match refusal.kind() {
+        ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid => {
+            Denied::Answer(Reason::AUTH_FAIL)
+        }
+        ErrorKind::Conflict
+        | ErrorKind::TooLarge
+        | ErrorKind::RateLimited
+        | ErrorKind::Unavailable
+        | ErrorKind::Internal => Denied::Close(voices::of(&refusal).close),
+    }
+}
+
+/// Who connects, on which device.
+fn proven(context: &Context, connect: &Connect<'_>) -> Result<(Uid, Device), Refusal> {
+    let named = Uid::new(&connect.uid).map_err(bad_id("uid"))?;
     let id: Arc<str> = match &*connect.device_id {
         // A device without a name is a device of its own: nothing replaces it.
         "" => uuid::Uuid::new_v4().to_string().into(),
-        text => DeviceId::new(text).map_err(|_| Denied::Answer(Reason::AUTH_FAIL))?.as_str().into(),
+        text => DeviceId::new(text).map_err(bad_id("device_id"))?.as_str().into(),
     };
-    let device = Device { flag: DeviceFlag(connect.device_flag), id, master, alone: master };
-    let (entered, _) = join(context, &uid, &device).await?;
-    Ok(Admitted { entered, uid })
+    let (uid, master) = if context.limits.wukong_token_auth { known(context, named, connect)? } else { (named, false) };
+    Ok((uid, Device { flag: DeviceFlag(connect.device_flag), id, master, alone: master }))
 }
 
 /// The user whose token of this device kind it is, and whether that device is a master. An API key that may do anything
 /// connects as any user of its namespace, as over the native protocol.
-fn known(context: &Context, named: Uid, connect: &Connect<'_>) -> Result<(Uid, bool), Denied> {
+fn known(context: &Context, named: Uid, connect: &Connect<'_>) -> Result<(Uid, bool), Refusal> {
     let credentials = &context.credentials;
-    let found = match credentials.identify(&context.hub, &connect.token, Some(&named))? {
+    match credentials.identify(&context.hub, &connect.token, Some(&named))? {
         Identity::Key { scopes, namespace, .. } if scopes.admin => {
-            let uid = Uid::in_namespace(namespace.as_deref(), named.as_str());
-            return uid.map(|uid| (uid, false)).map_err(|_| Denied::Answer(Reason::AUTH_FAIL));
+            let uid = Uid::in_namespace(namespace.as_deref(), named.as_str()).map_err(bad_id("uid"))?;
+            Ok((uid, false))
         }
-        Identity::Key { .. } => None,
-        Identity::User { uid, .. } => {
+        Identity::Key { .. } => Err(Refusal::Forbidden { action: "connect as a user" }),
+        // A user of a namespace names itself without it, as all edges show it.
+        Identity::User { uid, .. } if uid.bare() == named.as_str() => {
             let owners = context.hub.token_owners(&credentials.hash(&connect.token))?;
             let of_device = |(owner, flag, _): &(Uid, DeviceFlag, u8)| *owner == uid && flag.0 == connect.device_flag;
             let level = owners.into_iter().find(of_device).map(|(_, _, level)| level);
-            // A user of a namespace names itself without it, as all edges show it.
-            level.filter(|_| uid.bare() == named.as_str()).map(|level| (uid, level == 1))
+            level.map(|level| (uid, level == 1)).ok_or(Refusal::CredentialUnknown)
         }
-    };
-    found.ok_or(Denied::Answer(Reason::AUTH_FAIL))
+        Identity::User { .. } => Err(Refusal::Forbidden { action: "connect as this user" }),
+    }
 }
 
 /// Whether the user may not connect at all. No rule of this server says so yet: the one that will is read here.
-async fn is_banned(_hub: &Hub, _uid: &Uid) -> Result<bool, Denied> {
+async fn is_banned(_hub: &Hub, _uid: &Uid) -> Result<bool, Refusal> {
     Ok(false)
 }
 

@@ -62,8 +62,8 @@ async fn a_failure_is_read_even_behind_early_sends() {
 async fn without_token_checks_anybody_is_a_slave() {
     let server = Server::on_memory_with(|c| c.wukong.token_auth = false).await;
     let hello = |device: &str| Hello { device_id: device.into(), ..Hello::new(5, Way::WebSocket, "alice", "") };
-    let mut one = Wk::begin(&server, &hello("one")).await.ok().expect("connects");
-    let mut two = Wk::begin(&server, &hello("two")).await.ok().expect("connects");
+    let mut one = Wk::begin(&server, &hello("one")).await.expect("connects");
+    let mut two = Wk::begin(&server, &hello("two")).await.expect("connects");
     let empty = Wk::begin(&server, &Hello { uid: String::new(), ..hello("x") }).await;
     assert_eq!(empty.err(), Some(Some(Reason::AUTH_FAIL)));
     assert_eq!(one.send("", "bob", 1, b"{}").await.reason, Reason::SUCCESS);
@@ -78,7 +78,7 @@ async fn without_encryption_payloads_travel_as_they_are() {
         let uid = format!("u{}", clients.len());
         let token = token(&server, &uid, 1, 0).await;
         let hello = Hello { key: version == 2, ..Hello::new(version, way, &uid, &token) };
-        let client = Wk::begin(&server, &hello).await.ok().expect("connects");
+        let client = Wk::begin(&server, &hello).await.expect("connects");
         assert!(client.cipher.is_none());
         clients.push(client);
     }
@@ -100,18 +100,18 @@ async fn kicks_follow_device_and_level() {
             device_flag: flag,
             ..Hello::new(5, way, &uid, token)
         };
-        let mut old = Wk::begin(&server, &on("phone", 1, &slave)).await.ok().expect("connects");
-        let mut stays = Wk::begin(&server, &on("pad", 1, &slave)).await.ok().expect("connects");
+        let mut old = Wk::begin(&server, &on("phone", 1, &slave)).await.expect("connects");
+        let mut stays = Wk::begin(&server, &on("pad", 1, &slave)).await.expect("connects");
         // The same device: closed without a word, and the other stays.
-        let mut new = Wk::begin(&server, &on("phone", 1, &slave)).await.ok().expect("connects");
+        let mut new = Wk::begin(&server, &on("phone", 1, &slave)).await.expect("connects");
         assert_eq!(old.ended().await, None);
         assert_eq!(new.send("", "x", 1, b"{}").await.reason, Reason::SUCCESS);
         stays.recv().await;
         // A master: all others of its kind are told to stay away. It is the token of another kind here, so that setting it
         // kicks nobody.
         let pc = token(&server, &uid, 2, 1).await;
-        let mut first = Wk::begin(&server, &on("one", 2, &pc)).await.ok().expect("connects");
-        let _second = Wk::begin(&server, &on("two", 2, &pc)).await.ok().expect("connects");
+        let mut first = Wk::begin(&server, &on("one", 2, &pc)).await.expect("connects");
+        let _second = Wk::begin(&server, &on("two", 2, &pc)).await.expect("connects");
         assert_eq!(first.ended().await, Some((Reason::CONNECT_KICK, "login in other device".to_owned())));
         assert_eq!(stays.pending().await, []);
         // What a back end ends is told too.
@@ -131,7 +131,7 @@ async fn a_master_ends_native_sessions_of_its_kind_too() {
         c.device_id = "tab".into();
     })
     .await;
-    let _master = Wk::begin(&server, &Hello::new(5, Way::WebSocket, "alice", &token)).await.ok().expect("connects");
+    let _master = Wk::begin(&server, &Hello::new(5, Way::WebSocket, "alice", &token)).await.expect("connects");
     let (closing, number) = native.ended().await;
     assert_eq!((&*closing.expect("told").reason, number), ("other_device", Some(4010)));
 }
@@ -177,12 +177,58 @@ async fn limits_of_connections_hold() {
     let token = token(&server, "u", 1, 0).await;
     for way in [Way::WebSocket, Way::Tcp] {
         let hello = Hello::new(5, way, "u", &token);
-        let _one = Wk::begin(&server, &hello).await.ok().expect("connects");
-        let _two = Wk::begin(&server, &hello).await.ok().expect("connects");
+        let _one = Wk::begin(&server, &hello).await.expect("connects");
+        let _two = Wk::begin(&server, &hello).await.expect("connects");
         // Closed and not refused: a failure CONNACK would make the SDKs give up.
         assert_eq!(Wk::begin(&server, &hello).await.err(), Some(None));
         drop((_one, _two));
         let uid = server.uid("u");
         until("both are gone", || server.app.hub().online(std::slice::from_ref(&uid)).is_empty()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_a_namespace_see_bare_ids_only() {
+    let server = Server::on_memory().await;
+    let credentials = chinwag::credentials::Credentials::open(&server.config.data_dir).expect("credentials");
+    let mut members = Vec::new();
+    for uid in ["alice", "bob"] {
+        let member = protocol::ids::Uid::in_namespace(Some("tenant"), uid).expect("a uid");
+        let hash = credentials.hash(&format!("{uid}-of-tenant"));
+        server.app.hub().set_token(member.clone(), DeviceFlag(1), 0, hash).await.expect("token is set");
+        members.push(member);
+    }
+    let key = protocol::ids::ChannelKey::named_in(Some("tenant"), "g", protocol::ids::ChannelType::Group);
+    server.app.hub().put_channel(key.expect("a key"), None, members, false).await.expect("group is made");
+    // The same names outside of it are other users.
+    let mut outside = Wk::connect(&server, 5, Way::WebSocket, "bob").await;
+    for (version, way) in KINDS {
+        let hello = |uid: &str| Hello::new(version, way, uid, &format!("{uid}-of-tenant"));
+        let mut alice = Wk::begin(&server, &hello("alice")).await.expect("connects");
+        let mut bob = Wk::begin(&server, &hello("bob")).await.expect("connects");
+        for (to, channel_type, seen) in [("bob", 1, "alice"), ("g", 2, "g")] {
+            assert_eq!(alice.send("", to, channel_type, b"{}").await.reason, Reason::SUCCESS);
+            let message = bob.recv().await;
+            assert_eq!((&*message.from_uid, &*message.channel_id), ("alice", seen));
+        }
+        let stranger = Hello { uid: "bob".into(), ..hello("alice") };
+        assert_eq!(Wk::begin(&server, &stranger).await.err(), Some(Some(Reason::AUTH_FAIL)));
+    }
+    assert_eq!(outside.pending().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_key_connects_as_any_user_and_any_path_is_taken() {
+    let server = Server::on_memory().await;
+    let key = std::fs::read_to_string(server.config.data_dir.join("root.key")).expect("a root key");
+    let hello = Hello::new(5, Way::WebSocket, "anybody", key.trim());
+    let (connect, secret) = hello.packet();
+    let mut client = Wk::open(&server, 5, Way::WebSocket).await;
+    client.raw = crate::raw::Raw::open(&server).await;
+    let request = String::from_utf8(crate::raw::upgrade_request(None)).expect("text");
+    client.raw.write(request.replace("GET / ", "GET /ws?token=x ").as_bytes()).await;
+    assert!(client.raw.head().await.starts_with("HTTP/1.1 101 "));
+    client.write(&connect).await;
+    client.finish(&secret).await.expect("CONNACK says success");
+    assert_eq!(client.send("", "x", 1, b"{}").await.reason, Reason::SUCCESS);
 }

@@ -49,8 +49,8 @@ async fn other_devices_of_the_sender_see_it_without_a_red_dot() {
     let alice_token = token(&server, "alice", 1, 0).await;
     for (version, way) in KINDS {
         let on = |device: &str| Hello { device_id: device.into(), ..Hello::new(version, way, "alice", &alice_token) };
-        let mut phone = Wk::begin(&server, &on("phone")).await.ok().expect("connects");
-        let mut pad = Wk::begin(&server, &on("pad")).await.ok().expect("connects");
+        let mut phone = Wk::begin(&server, &on("phone")).await.expect("connects");
+        let mut pad = Wk::begin(&server, &on("pad")).await.expect("connects");
         let mut bob = Wk::connect(&server, version, way, "bob").await;
         for (to, channel_type, seen_by_pad, seen_by_bob) in [("bob", 1, "bob", "alice"), ("g", 2, "g", "g")] {
             let ack = phone.send("", to, channel_type, b"{}").await;

@@ -6,6 +6,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use super::client::{Hello, KINDS, Way, Wk, bytes_of, token};
 use crate::harness::{Server, until};
+use crate::raw::{Raw, masked};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_bytes_leave_other_sessions_untouched() {
@@ -45,6 +46,42 @@ async fn hostile_bytes_leave_other_sessions_untouched() {
     }
     until("only the two are left", || server.app.hub().metrics().sessions.get() == 2).await;
     assert!(alice.pending().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_texts_leave_other_sessions_untouched() {
+    let seed: u64 = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let server = Server::on_memory().await;
+    let mut alice = Wk::connect(&server, 5, Way::WebSocket, "alice").await;
+    let token = token(&server, "mallory", 1, 0).await;
+    let connect = format!(
+        r#"{{"method":"connect","id":"c","params":{{"uid":"mallory","token":"{token}","deviceFlag":1,"version":5}}}}"#
+    );
+    let send =
+        r#"{"method":"send","id":"s","params":{"channelId":"alice","channelType":1,"payload":{"a":[1,{"b":2}]}}}"#;
+    let deep = format!(r#"{{"method":"send","id":"d","params":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    for round in 0..150 {
+        let mut raw = Raw::upgraded(&server, None).await;
+        let mut text = if round % 2 == 0 {
+            raw.write(&masked(0x81, connect.as_bytes())).await;
+            if round % 7 == 0 { deep.clone() } else { send.to_owned() }
+        } else {
+            connect.clone()
+        }
+        .into_bytes();
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..text.len().min(200));
+            text[at] = random.random_range(0x20..0x7f);
+        }
+        raw.write(&masked(if round % 3 == 0 { 0x82 } else { 0x81 }, &text)).await;
+        if round % 10 == 0 {
+            let own = alice.send("", "alice", 1, b"{}").await;
+            assert_eq!(own.reason, Reason::SUCCESS);
+        }
+    }
+    until("only one is left", || server.app.hub().metrics().sessions.get() == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

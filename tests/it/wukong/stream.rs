@@ -69,7 +69,7 @@ async fn early_sends_are_held_and_those_under_an_old_key_are_left_to_their_repea
     for (version, way) in KINDS {
         let mut bob = Wk::connect(&server, version, way, "bob").await;
         // The key of a connection before.
-        let mut before = Wk::begin(&server, &Hello::new(version, way, "alice", &token)).await.ok().expect("connects");
+        let mut before = Wk::begin(&server, &Hello::new(version, way, "alice", &token)).await.expect("connects");
         let no = format!("{version}{way:?}");
         let stale = before.message(&no, "bob", 1, b"{\"stale\":1}");
         let mut alice = Wk::open(&server, version, way).await;
