@@ -19,7 +19,6 @@ use crate::domain::refusal::{ErrorKind, Refusal};
 use crate::gateway::Context;
 use crate::gateway::handshake::{Entered, join};
 use crate::gateway::native::bad_id;
-use crate::hub::Hub;
 use crate::hub::sessions::Device;
 use crate::voices;
 
@@ -50,7 +49,7 @@ pub struct Admitted {
 /// Why not.
 pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admitted, Denied> {
     let (uid, device) = proven(context, connect).map_err(|refusal| denied(context, refusal))?;
-    if is_banned(&context.hub, &uid).await.map_err(|refusal| denied(context, refusal))? {
+    if context.hub.is_banned(uid.clone()).await.map_err(|refusal| denied(context, refusal))? {
         return Err(Denied::Answer(Reason::BAN));
     }
     let (entered, _) = join(context, &uid, &device).await.map_err(|refusal| denied(context, refusal))?;
@@ -103,11 +102,6 @@ fn known(context: &Context, named: Uid, connect: &Connect<'_>) -> Result<(Uid, b
         }
         Identity::User { .. } => Err(Refusal::Forbidden { action: "connect as this user" }),
     }
-}
-
-/// Whether the user may not connect at all. No rule of this server says so yet: the one that will is read here.
-async fn is_banned(_hub: &Hub, _uid: &Uid) -> Result<bool, Refusal> {
-    Ok(false)
 }
 
 /// A WKProto session that was admitted.

@@ -1,6 +1,7 @@
 //! Proves: who may connect, what a failure is told, and what ends a session: kicks, drains, silence.
 
-use protocol::ids::DeviceFlag;
+use chinwag::domain::channel::ChannelSettings;
+use protocol::ids::{ChannelKey, DeviceFlag};
 use protocol::wukong::{Packet, Reason};
 
 use super::client::{Hello, KINDS, Way, Wk, bytes_of, token};
@@ -34,6 +35,21 @@ async fn a_wrong_credential_is_told_and_leaves_nothing_behind() {
     }
     until("all have gone", || server.app.hub().metrics().connections.get() == 0).await;
     assert!(server.app.hub().online(&[server.uid("alice"), server.uid("bob")]).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_banned_does_not_get_in() {
+    let server = Server::on_memory().await;
+    let good = token(&server, "alice", 1, 0).await;
+    let of_alice = || ChannelKey::person(&server.uid("alice"), &server.uid("alice"));
+    for banned in [true, false] {
+        let settings = ChannelSettings { ban: banned, ..ChannelSettings::default() };
+        server.app.hub().put_channel(of_alice(), Some(settings), Vec::new(), false).await.expect("is put");
+        for (version, way) in KINDS {
+            let outcome = Wk::begin(&server, &Hello::new(version, way, "alice", &good)).await.err();
+            assert_eq!(outcome, banned.then_some(Some(Reason::BAN)));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
