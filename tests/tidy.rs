@@ -41,7 +41,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Inside the hub names go down this list; files of one line do not name each other but where they say so.
 const HUB_LAYERS: &[&[&str]] = &[
     &["mod"],
-    &["chats", "files", "groups", "messages", "people"],
+    &["chats", "commands", "files", "groups", "listings", "lookups", "messages", "people"],
     &["shard"],
     &["sequencer"],
     &["committer"],
