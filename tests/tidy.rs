@@ -49,7 +49,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Inside the hub names go down this list; files of one line do not name each other but where they say so.
 const HUB_LAYERS: &[&[&str]] = &[
     &["mod"],
-    &["chats", "files", "follow", "groups", "messages", "people"],
+    &["chats", "commands", "files", "follow", "groups", "listings", "lookups", "messages", "people"],
     &["shard"],
     &["sequencer"],
     &["committer"],

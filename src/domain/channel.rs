@@ -7,15 +7,15 @@ use super::refusal::Refusal;
 /// Settings of a channel (wukongim-http.md 4.1). All off for an implicit channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChannelSettings {
-    /// Nobody may send.
+    /// Nobody may send. On a user's own channel: nobody may write to this user.
     pub ban: bool,
     /// Ended: nobody may send, members are gone.
     pub disband: bool,
-    /// On a user's own channel: this user may not send anywhere. Stored for all.
+    /// On a user's own channel (the note to self): this user may not send anywhere. Stored for all.
     pub send_ban: bool,
     /// Stored and returned only.
     pub large: bool,
-    /// Stored and returned only (a later issue reads it).
+    /// On a user's own channel: where only contacts may write, strangers may write to this user. Stored for all.
     pub allow_stranger: bool,
 }
 

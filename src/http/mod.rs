@@ -245,13 +245,14 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
         route,
     );
     async {
-        if is_blocked(&state, &request) {
+        let mut response = if is_blocked(&state, &request) {
             // As WuKongIM answers it: nothing but the status.
-            return StatusCode::FORBIDDEN.into_response();
-        }
-        let mut response = match tokio::time::timeout(timeout, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => Problem::TimedOut.into_response(),
+            StatusCode::FORBIDDEN.into_response()
+        } else {
+            match tokio::time::timeout(timeout, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => Problem::TimedOut.into_response(),
+            }
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             state.metrics.refused(problem.code());

@@ -88,24 +88,32 @@ fn after(store: &dyn Store, uid: &Uid, taken: Version, max: usize) -> Result<Vec
             continue;
         }
         let Some(info) = store.channel(channel).map_err(refuse)? else { continue };
-        let floor = match info.created > taken {
+        let mut floor = match info.created > taken {
             true => membership.join_floor,
             false => taken_seq(store, channel, membership.join_floor, info.head_seq, taken)?,
         };
-        for seq in store.commands_after(channel, floor, max).map_err(refuse)? {
-            let range = SeqRange { first: seq, last: seq, limit: 1, bytes_max: usize::MAX, newest_first: false };
-            let Some(message) = store.messages(channel, range).map_err(refuse)?.pop() else { continue };
-            if message.state != MessageState::Live || message.message_id <= taken {
-                continue;
+        // Page by page: of a page some may be damaged, and what is behind them must not wait for ever.
+        'channel: loop {
+            let seqs = store.commands_after(channel, floor, max).map_err(refuse)?;
+            for seq in &seqs {
+                let range = SeqRange { first: *seq, last: *seq, limit: 1, bytes_max: usize::MAX, newest_first: false };
+                let Some(message) = store.messages(channel, range).map_err(refuse)?.pop() else { continue };
+                if message.state != MessageState::Live || message.message_id <= taken {
+                    continue;
+                }
+                let is_full = found.len() >= max || bytes >= ANSWER_BYTES_MAX;
+                if is_full && found.last_key_value().is_some_and(|(last, _)| *last < message.message_id) {
+                    break 'channel;
+                }
+                bytes += message.payload.len();
+                found.insert(message.message_id, message);
+                while found.len() > max || (bytes > ANSWER_BYTES_MAX && found.len() > 1) {
+                    bytes -= found.pop_last().map_or(0, |(_, message)| message.payload.len());
+                }
             }
-            let is_full = found.len() >= max || bytes >= ANSWER_BYTES_MAX;
-            if is_full && found.last_key_value().is_some_and(|(last, _)| *last < message.message_id) {
-                break;
-            }
-            bytes += message.payload.len();
-            found.insert(message.message_id, message);
-            while found.len() > max || (bytes > ANSWER_BYTES_MAX && found.len() > 1) {
-                bytes -= found.pop_last().map_or(0, |(_, message)| message.payload.len());
+            match seqs.last() {
+                Some(last) if seqs.len() == max => floor = *last,
+                _ => break,
             }
         }
     }
@@ -192,3 +200,6 @@ impl Hub {
         Ok(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

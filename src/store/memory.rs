@@ -275,7 +275,8 @@ impl Store for MemoryStore {
         self.count_view(1);
         let state = self.state.read();
         let messages = state.channels.get(&channel).into_iter().flat_map(|found| &found.messages);
-        let commands = messages.filter(|message| message.seq() > floor && message.record.flags.sync_once);
+        let commands =
+            messages.filter(|message| message.seq() > floor && message.record.flags.sync_once && !message.is_over());
         Ok(commands.map(Stored::seq).take(max).collect())
     }
 

@@ -604,8 +604,8 @@ pub trait Store: Send + Sync + 'static {
     /// How many live messages with seq > floor mention the user, alone or with all, not counting the user's own. Bounded
     /// reads while few are.
     fn mentions_after(&self, channel: ChannelNo, uid: &Uid, floor: u64) -> Result<u64>;
-    /// Seqs of commands (`sync_once`) above `floor`, ascending, the first `max`; revoked and expired ones too. Bounded reads
-    /// per command.
+    /// Seqs of commands (`sync_once`) above `floor` that are neither revoked nor expired, ascending, the first `max`. Bounded
+    /// reads per command, those that are over included.
     fn commands_after(&self, channel: ChannelNo, floor: u64, max: usize) -> Result<Vec<u64>>;
     /// The message with this id. Bounded reads.
     fn message_by_id(&self, message_id: Version) -> Result<Option<Message>>;

@@ -67,7 +67,7 @@ pub struct Channel {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub large: bool,
-    /// 0 or 1. Nobody may send.
+    /// 0 or 1. Nobody may send; on a user's own channel: nobody may write to this user.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub ban: bool,
@@ -79,7 +79,7 @@ pub struct Channel {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub send_ban: bool,
-    /// 0 or 1. Stored only.
+    /// 0 or 1. On a user's own channel: strangers may write to this user where `wukong.whitelist_off_of_person` is off.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub allow_stranger: bool,

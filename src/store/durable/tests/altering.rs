@@ -463,14 +463,14 @@ fn a_view_of_the_former_row_format_is_set_aside_and_made_anew() {
     let db = rows_of(dir.path());
     let rows: Vec<_> = db.iter().map(|row| row.expect("row")).collect();
     for (key, value) in rows {
-        let former = [&[1], &value[1..]].concat();
+        let former = [&[2], &value[1..]].concat();
         db.insert(key, former).expect("insert");
     }
     db.flush().expect("flush");
     drop(db);
     let (store, report) = open_reporting(dir.path());
     let why = report.view_rebuilt.expect("rebuilt");
-    assert!(why.contains("format 1") && why.contains("format 2"), "{why}");
+    assert!(why.contains("format 2") && why.contains("format 3"), "{why}");
     assert_eq!(report.view_set_aside, Some(dir.path().join("view.bad-1")));
     assert!(report.records_replayed > 200);
     assert_eq!(super::answers(&store), before);

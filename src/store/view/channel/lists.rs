@@ -47,7 +47,7 @@ impl ChannelState {
         Ok(person.map_or(Listing::default(), |person| person.listing))
     }
 
-    /// Seqs of commands above `floor`, ascending, the first `max`.
+    /// Seqs of commands above `floor` that are not over, ascending, the first `max`.
     pub fn commands_after(&mut self, db: &Db, floor: u64, max: usize) -> Result<Vec<u64>> {
         let no = self.no;
         let prefix = || keys::channel(keys::COMMANDS, no);
@@ -64,7 +64,9 @@ impl ChannelState {
                     false => low = middle,
                 }
             }
-            found.push(high);
+            if self.locate(db, high)?.is_some_and(|located| !located.is_over()) {
+                found.push(high);
+            }
             (floor, before) = (high, before + 1);
         }
         Ok(found)
