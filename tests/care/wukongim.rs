@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, check, command, done, run};
@@ -57,7 +58,7 @@ fn pair(a: &str, b: &str) -> String {
 
 async fn before(script: &Shared, headers: &HeaderMap, asked: String) -> Option<Response> {
     let (trouble, answer) = {
-        let mut script = script.lock().expect("whole");
+        let mut script = script.lock();
         script.asked.push(asked.clone());
         let token = headers.get("token").and_then(|token| token.to_str().ok());
         let nth = script.asked.len() as u64;
@@ -90,7 +91,7 @@ async fn sync(State(script): State<Shared>, headers: HeaderMap, Json(body): Json
     if let Some(answer) = before(&script, &headers, format!("/conversation/sync {uid}")).await {
         return answer;
     }
-    let script = script.lock().expect("whole");
+    let script = script.lock();
     let all = script.rows.get(&uid).cloned().unwrap_or_default();
     assert!(body.get("page").is_none(), "all at once");
     Json(all).into_response()
@@ -105,7 +106,7 @@ async fn messages(State(script): State<Shared>, headers: HeaderMap, Json(body): 
         return answer;
     }
     assert_eq!((&body["pull_mode"], &body["end_message_seq"]), (&json!(1), &json!(0)), "upwards");
-    let script = script.lock().expect("whole");
+    let script = script.lock();
     // The server's own limit is lower than what is asked for.
     let limit = (body["limit"].as_u64().unwrap_or(0) as usize).min(7);
     let all = script.messages.get(&(id, channel_type)).cloned().unwrap_or_default();
@@ -124,7 +125,7 @@ async fn max_seq(
     if let Some(answer) = before(&script, &headers, format!("/channel/max_message_seq {id}")).await {
         return answer;
     }
-    let script = script.lock().expect("whole");
+    let script = script.lock();
     let channel_type = query["channel_type"].parse().unwrap_or(0);
     let last = script.messages.get(&(id.clone(), channel_type)).and_then(|all| all.last()?["message_seq"].as_u64());
     Json(json!({"message_seq": script.max_seq.get(&id).copied().or(last).unwrap_or(0)})).into_response()
@@ -139,7 +140,7 @@ async fn allowed(
     if let Some(answer) = before(&script, &headers, format!("/channel/whitelist {id}")).await {
         return answer;
     }
-    let script = script.lock().expect("whole");
+    let script = script.lock();
     match (script.allowed.contains(&id), script.is_v1) {
         (true, true) => Json(json!(["alice"])).into_response(),
         (true, false) => Json(json!([{"id": 1, "uid": "alice", "created_at": "", "updated_at": ""}])).into_response(),
@@ -298,7 +299,7 @@ async fn a_wukongim_is_moved_with_its_seqs_names_and_read_positions() {
     ] {
         assert!(out.contains(said), "{said}: {out}");
     }
-    let pages = asked.lock().expect("whole").asked.iter().filter(|asked| asked.contains("messagesync team")).count();
+    let pages = asked.lock().asked.iter().filter(|asked| asked.contains("messagesync team")).count();
     assert_eq!(pages, 4, "27 messages in pages of 7");
     assert_moved(&data).await;
     let (code, out) = ran(&data, &arguments(&from, &users, &channels)).await;
@@ -314,42 +315,44 @@ async fn an_interrupted_move_goes_on_and_a_later_one_reads_what_is_new() {
     let args = arguments(&from, &users, &channels);
     // Refused from the nth request on; then killed while the nth one is not answered.
     for nth in [1, 3, 6, 8] {
-        shared.lock().expect("whole").asked.clear();
-        shared.lock().expect("whole").trouble = Some(Trouble::Refuse(nth));
+        shared.lock().asked.clear();
+        shared.lock().trouble = Some(Trouble::Refuse(nth));
         let (code, out) = ran(&data, &args).await;
         assert!(code == 1 && out.contains("in trouble") && !data.exists(), "{nth}: {code} {out}");
     }
     for nth in [2, 4] {
-        shared.lock().expect("whole").asked.clear();
-        shared.lock().expect("whole").trouble = Some(Trouble::Hang(nth));
+        shared.lock().asked.clear();
+        shared.lock().trouble = Some(Trouble::Hang(nth));
         let mut child = command(&data, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
         let begun = std::time::Instant::now();
-        while (shared.lock().expect("whole").asked.len() as u64) < nth {
+        while (shared.lock().asked.len() as u64) < nth {
             assert!(begun.elapsed() < crate::harness::PATIENCE && child.try_wait().expect("waits").is_none());
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
         child.kill().expect("killed");
         child.wait().expect("ended");
     }
-    let mut script = shared.lock().expect("whole");
-    (script.trouble, script.asked) = (None, Vec::new());
-    drop(script);
+    {
+        let mut script = shared.lock();
+        (script.trouble, script.asked) = (None, Vec::new());
+    }
     let download = [&args[..], &["--download-only"]].concat();
     let (code, out) = ran(&data, &download).await;
     assert!(code == 0 && out.contains("nothing was imported yet") && !data.exists(), "{code} {out}");
-    let first = shared.lock().expect("whole").asked.clone();
+    let first = shared.lock().asked.clone();
     assert!(!first.iter().any(|asked| asked.starts_with("/conversation/sync alice")), "asked before: {first:?}");
     assert!(!first.iter().any(|asked| asked == "/channel/messagesync team 1"), "asked before: {first:?}");
 
     // Later: 21 came, the rest is there already.
-    let mut script = shared.lock().expect("whole");
-    let later = script.messages.get_mut(&(pair("alice", "bob"), 1)).expect("there");
-    later.push(message(21, "bob", ("alice", 1), SENT + 100));
-    script.asked.clear();
-    drop(script);
+    {
+        let mut script = shared.lock();
+        let later = script.messages.get_mut(&(pair("alice", "bob"), 1)).expect("there");
+        later.push(message(21, "bob", ("alice", 1), SENT + 100));
+        script.asked.clear();
+    }
     let (code, out) = ran(&data, &download).await;
     assert!(code == 0 && out.contains("read: 1 messages now, 52 by earlier runs"), "{code} {out}");
-    let again = shared.lock().expect("whole").asked.clone();
+    let again = shared.lock().asked.clone();
     assert!(
         again.iter().any(|asked| asked.starts_with("/conversation/sync alice")),
         "positions are read anew: {again:?}"
@@ -357,14 +360,14 @@ async fn an_interrupted_move_goes_on_and_a_later_one_reads_what_is_new() {
     assert!(again.contains(&format!("/channel/messagesync {} 21", pair("alice", "bob"))), "{again:?}");
 
     // What was staged is the same as what an undisturbed run makes.
-    shared.lock().expect("whole").messages.get_mut(&(pair("alice", "bob"), 1)).expect("there").pop();
+    shared.lock().messages.get_mut(&(pair("alice", "bob"), 1)).expect("there").pop();
     std::fs::remove_dir_all(dir.path().join("data.wukongim")).expect("removed");
     for nth in [5, 7] {
-        shared.lock().expect("whole").asked.clear();
-        shared.lock().expect("whole").trouble = Some(Trouble::Refuse(nth));
+        shared.lock().asked.clear();
+        shared.lock().trouble = Some(Trouble::Refuse(nth));
         assert_eq!(ran(&data, &args).await.0, 1);
     }
-    shared.lock().expect("whole").trouble = None;
+    shared.lock().trouble = None;
     let (code, out) = ran(&data, &args).await;
     assert_eq!(code, 0, "{out}");
     assert_moved(&data).await;
@@ -396,15 +399,16 @@ async fn answers_of_another_shape_are_named() {
         ("/channel/messagesync", with("message_seq", json!(5_000_000)), "4999999 messages are missing"),
         ("/channel/max_message_seq", json!({"message_seq": -1}), "message_seq"),
     ] {
-        shared.lock().expect("whole").wrong = Some((route, answer));
+        shared.lock().wrong = Some((route, answer));
         let (code, out) = ran(&data, &args).await;
         assert!(code == 1 && out.contains(said) && !data.exists(), "{route}: {code} {out} for {said}");
         assert!(out.contains(route) || out.contains("channel "), "the request or the channel is named: {out}");
         let _ = std::fs::remove_dir_all(dir.path().join("data.wukongim"));
     }
-    let mut script = shared.lock().expect("whole");
-    (script.wrong, script.token) = (None, Some("secret".to_owned()));
-    drop(script);
+    {
+        let mut script = shared.lock();
+        (script.wrong, script.token) = (None, Some("secret".to_owned()));
+    }
     let (code, out) = ran(&data, &args).await;
     assert!(code == 1 && out.contains("401") && out.contains("--token"), "{code} {out}");
     // The operator's own files, the address.

@@ -394,7 +394,7 @@ impl Export {
         self.remove_old()?;
         let all = self.state.sinks.len() as u64;
         for (done, sink) in (0..).zip(self.state.sinks.values()) {
-            tell(Progress { phase: "naming", done: done, total: all, counted: true });
+            tell(Progress { phase: "naming", done, total: all, counted: true });
             fs::rename(self.part(&sink.name), self.target.join(&sink.name)).map_err(io)?;
         }
         sync_dir(&self.target)?;
