@@ -41,7 +41,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "tokio",
         &["src/app.rs", "src/cli/", "src/gateway/", "src/http/", "src/hub/", "src/webhook/", "src/credentials.rs"],
     ),
-    ("hyper_rustls", &["src/webhook/call.rs"]),
+    ("hyper_rustls", &["src/cli/", "src/webhook/call.rs"]),
     ("hmac", &["src/webhook/call.rs"]),
     ("rmp_serde", &["protocol/src/native/", "src/http/"]),
 ];

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 use protocol::ids::Version;
 
+use super::wukongim::{self, WukongimArgs};
 use super::{Exit, Failure};
 use crate::config::Config;
 use crate::domain::refusal::ErrorKind;
@@ -61,10 +62,19 @@ pub(super) struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct ImportArgs {
     /// What `chinwag export` wrote; the target is --data-dir
-    #[arg(value_name = "DIR")]
-    source: PathBuf,
+    #[arg(value_name = "DIR", required = true)]
+    source: Option<PathBuf>,
+    #[command(subcommand)]
+    other: Option<ImportFrom>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportFrom {
+    /// Read a running WuKongIM through its HTTP API and import that; run again, it goes on where it was
+    Wukongim(WukongimArgs),
 }
 
 #[derive(Debug, Args)]
@@ -85,26 +95,27 @@ pub(super) struct RestoreArgs {
 }
 
 /// Shows progress on stderr: one line that is overwritten on a terminal, else a line every few seconds.
-struct Shown {
+pub(super) struct Shown {
     terminal: bool,
     last: Instant,
     dirty: bool,
 }
 
 impl Shown {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { terminal: std::io::stderr().is_terminal(), last: Instant::now(), dirty: false }
     }
 
-    fn tell(&mut self, progress: Progress) {
+    pub(super) fn tell(&mut self, progress: Progress) {
         let every = if self.terminal { SHOWN_EVERY.0 } else { SHOWN_EVERY.1 };
         if self.last.elapsed() < every {
             return;
         }
         self.last = Instant::now();
-        let Progress { phase, done, total } = progress;
+        let Progress { phase, done, total, counted } = progress;
         let line = match total {
             0 => phase.to_owned(),
+            total if counted => format!("{phase}: {done} of {total}"),
             total => format!("{phase}: {} of {} MiB ({} %)", done >> 20, total >> 20, done * 100 / total),
         };
         let mut stderr = std::io::stderr().lock();
@@ -130,7 +141,7 @@ fn with_progress<T>(run: impl FnOnce(Tell<'_>) -> Result<T, StoreError>) -> Resu
 }
 
 /// What keeps a verb from beginning is about the start, anything later a failure.
-fn failed(what: &str, error: StoreError) -> Failure {
+pub(super) fn failed(what: &str, error: StoreError) -> Failure {
     let exit = if error.kind() == ErrorKind::Conflict { Exit::Start } else { Exit::Failed };
     Failure::new(exit, format_args!("{what}: {:#}", anyhow::Error::from(error)))
 }
@@ -232,12 +243,16 @@ pub(super) fn run_export(config: &Config, args: &ExportArgs) -> Result<Exit, Fai
 }
 
 pub(super) fn run_import(config: &Config, args: &ImportArgs) -> Result<Exit, Failure> {
-    let report = with_progress(|tell| import(&args.source, &config.data_dir, tell));
+    if let Some(ImportFrom::Wukongim(args)) = &args.other {
+        return wukongim::run(config, args);
+    }
+    let source = args.source.as_ref().context("what is to be imported?")?;
+    let report = with_progress(|tell| import(source, &config.data_dir, tell));
     print_import(config, &report.map_err(|e| failed("nothing was imported", e))?);
     Ok(Exit::Success)
 }
 
-fn print_import(config: &Config, report: &ImportReport) {
+pub(super) fn print_import(config: &Config, report: &ImportReport) {
     print!("{}", check_text(&report.check));
     println!("{} channels, {} messages, up to version {}", report.channels, report.messages, report.version);
     if report.holes > 0 {

@@ -19,6 +19,7 @@ mod keys;
 mod offline;
 mod serve;
 mod show;
+mod wukongim;
 
 /// How the process ends. Documented in `--help` and docs/operations.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

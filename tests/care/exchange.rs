@@ -252,4 +252,9 @@ async fn a_hole_keeps_its_seq_through_export_and_import() {
         server.stop();
     }
     assert_eq!(check(&moved).0, 0);
+    // And it can be moved on, the same.
+    let before = exported(&moved, &dir.path().join("moved-export"));
+    let on = dir.path().join("moved-on");
+    done(&on, &["import", text(&dir.path().join("moved-export"))]);
+    assert_same(&before, &exported(&on, &dir.path().join("moved-on-export")), "moved on");
 }

@@ -15,6 +15,7 @@ use harness::{CHANNELS, PATIENCE, Server, check, done, files_of, filled, flip, l
 mod exchange;
 mod harness;
 mod kills;
+mod wukongim;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_is_read_only_and_names_what_it_finds() {

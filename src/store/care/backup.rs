@@ -128,7 +128,7 @@ pub fn backup(data_dir: &Path, backup: &Path, options: BackupOptions, tell: Tell
         };
         let blake3 = copied.run(&mut report, &mut pace, &mut |piece| {
             done += piece;
-            tell(Progress { phase: "log", done, total });
+            tell(Progress { phase: "log", done, total, counted: false });
         })?;
         segments.push(HeldSegment { number: span.number, bytes: wanted(span), blake3, closed });
         report.segments_copied += 1;

@@ -123,7 +123,7 @@ fn run(data_dir: &Path, at: &ViewAt<'_>, tell: Tell<'_>) -> Result<CheckReport> 
     let mut done = 0;
     let walked = inspection.walk(&known, &mut |lot| {
         done += u64::from(lot.end.offset - lot.position.offset);
-        tell(Progress { phase: "log", done, total });
+        tell(Progress { phase: "log", done, total, counted: false });
         trace.take(lot)
     })?;
     trace.finish()?;
@@ -215,7 +215,7 @@ fn copy_dir(from: &Path, to: &Path, tell: Tell<'_>) -> Result<()> {
         if entry.file_type().map_err(io)?.is_dir() {
             copy_dir(&entry.path(), &target, tell)?;
         } else {
-            tell(Progress { phase: "copying the view", done: 0, total: 0 });
+            tell(Progress { phase: "copying the view", done: 0, total: 0, counted: false });
             fs::copy(entry.path(), &target).map_err(io)?;
         }
     }
@@ -231,7 +231,7 @@ fn check_files(data_dir: &Path, trace: &mut Trace<'_>, report: &mut CheckReport,
     let total = contents.iter().map(|(_, size)| size).sum();
     let mut done = 0;
     for (content, size) in contents {
-        tell(Progress { phase: "files", done, total });
+        tell(Progress { phase: "files", done, total, counted: false });
         let path = blobs.path(&content);
         let found = |detail: String| Found {
             severity: Severity::Damage,

@@ -111,7 +111,7 @@ pub fn import(source: &Path, data_dir: &Path, tell: Tell<'_>) -> Result<ImportRe
     let mut done = 0;
     merge(&paths, &staging.join("spool"), &mut |line| {
         done += line.text.len() as u64 + 1;
-        tell(Progress { phase: "log", done, total });
+        tell(Progress { phase: "log", done, total, counted: false });
         import.take(line)
     })?;
     import.write_lot()?;
@@ -124,7 +124,7 @@ pub fn import(source: &Path, data_dir: &Path, tell: Tell<'_>) -> Result<ImportRe
     let (mut log, broken_until) = commit_break(&log_dir, None, last)?;
     expire_holes(&mut log, &files)?;
     copy_contents(&source.join("files"), &staging.join("files"), &mut |_| {
-        tell(Progress { phase: "files", done: 0, total: 0 });
+        tell(Progress { phase: "files", done: 0, total: 0, counted: false });
     })?;
     let credentials = copy_secrets(source, &staging)?;
     make_view(&staging, log, tell)?;
@@ -363,7 +363,7 @@ impl FileState {
             message_seq,
             from_uid: Uid::from_stored(""),
             // Each its own: equal names would all lie in one page of the table of names.
-            client_msg_no: ClientMsgNo::from_stored(&format!("hole-{seq}")),
+            client_msg_no: ClientMsgNo::from_stored(&format!("{}{seq}", lines::HOLE_NAME)),
             flags: MessageFlags::default(),
             setting: 0,
             topic: String::new(),

@@ -29,6 +29,9 @@ use crate::store::{ApiKey, ChannelNo, MessageRecord, Record};
 /// Longest text that is kept in one row: names of keys, aliases, types of files.
 const TEXT_BYTES_MAX: usize = 255;
 
+/// What a message that takes a hole's seq is called, before the seq.
+pub(super) const HOLE_NAME: &str = "hole-";
+
 /// A field that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadField {
@@ -515,11 +518,13 @@ impl Fields {
     }
 
     fn message(&mut self, channel: ChannelNo) -> Result<MessageRecord, BadField> {
-        let client_msg_no = self.text("client_msg_no")?;
+        let (client_msg_no, from_uid) = (self.text("client_msg_no")?, self.text("from_uid")?);
+        // What an import made of a hole is nobody's.
+        let was_hole = from_uid.is_empty() && client_msg_no.starts_with(HOLE_NAME);
         Ok(MessageRecord {
             channel,
             message_seq: self.seq()?,
-            from_uid: self.uid("from_uid")?,
+            from_uid: if was_hole { Uid::from_stored("") } else { uid("from_uid", &from_uid)? },
             client_msg_no: ClientMsgNo::new(&client_msg_no).map_err(|error| BadField::new("client_msg_no", error))?,
             flags: MessageFlags { no_persist: false, red_dot: self.bit("red_dot")?, sync_once: self.bit("sync_once")? },
             setting: self.byte_or("setting", 0)?,

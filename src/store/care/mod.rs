@@ -47,10 +47,12 @@ const PIECE: usize = 256 << 10;
 pub struct Progress {
     /// What is being done, in a word or two.
     pub phase: &'static str,
-    /// Bytes done.
+    /// Bytes done, or things.
     pub done: u64,
-    /// Bytes in all; 0 when that is not known.
+    /// Bytes or things in all; 0 when that is not known.
     pub total: u64,
+    /// Things are counted, not bytes.
+    pub counted: bool,
 }
 
 /// Takes progress; called often, so it decides itself what to show.

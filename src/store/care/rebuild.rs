@@ -69,7 +69,7 @@ pub(super) fn make_view(data_dir: &Path, log: Log, tell: Tell<'_>) -> Result<u64
             view.checkpoint(None)?;
             written = bytes;
         }
-        tell(Progress { phase: "view", done: bytes, total });
+        tell(Progress { phase: "view", done: bytes, total, counted: false });
     }
     view.set_replaying(false);
     view.checkpoint(Some(end))?;

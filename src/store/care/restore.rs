@@ -58,7 +58,7 @@ pub fn restore(backup: &Path, data_dir: &Path, until: Option<Version>, tell: Tel
     clear(&staging, &log_dir, &manifest)?;
     copy_segments(backup, &log_dir, &manifest, tell)?;
     copy_contents(&backup.join("files"), &staging.join("files"), &mut |_| {
-        tell(Progress { phase: "files", done: 0, total: 0 });
+        tell(Progress { phase: "files", done: 0, total: 0, counted: false });
     })?;
     for name in SECRETS {
         match fs::read(backup.join(name)) {
@@ -120,7 +120,7 @@ fn copy_segments(backup: &Path, log_dir: &Path, manifest: &Manifest, tell: Tell<
             hasher.update(piece);
             part.write(piece)?;
             done += piece.len() as u64;
-            tell(Progress { phase: "copying the log", done, total });
+            tell(Progress { phase: "copying the log", done, total, counted: false });
             Ok(())
         })?;
         if read != held.bytes || hasher.finalize().to_hex().as_str() != held.blake3 {
@@ -140,7 +140,7 @@ fn cut(log_dir: &Path, held: &LogMark, until: Option<Version>, tell: Tell<'_>) -
     let mut done = 0;
     let walked = inspection.walk(&[("manifest", *held)], &mut |lot| {
         done += u64::from(lot.end.offset - lot.position.offset);
-        tell(Progress { phase: "verifying the log", done, total });
+        tell(Progress { phase: "verifying the log", done, total, counted: false });
         if until.is_none_or(|until| lot.last_version <= until) {
             kept = Some(LogMark { position: lot.end, version: lot.last_version, chain: lot.chain, ..*held });
         }
