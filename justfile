@@ -2,7 +2,8 @@
 ci:
     bash .ci/run
 
-# Random requests made from the API's own document, by a fuzzer from PyPI; with a seed to look further than CI does.
+# WuKongIM's clients from npm and PyPI, and random requests made from the API's own document by a fuzzer from PyPI; with a
+# seed to look further than CI does. One part alone: tests/interop/sdks, tests/interop/api
 interop seed="1":
     tests/interop/run {{seed}}
 

@@ -86,6 +86,12 @@ impl Session {
             Control::Ack { client_seq, message_id, message_seq, .. } => {
                 (client_seq, wire_id(message_id.get()), message_seq, Reason::SUCCESS)
             }
+            // The session ends at once, and a SEND without an answer is repeated behind the next CONNACK. The SDKs take any
+            // other reason than success for the last word, and the message would be lost to its writer.
+            Control::Refused { client_seq: Some(number), refusal: Refusal::Draining { .. } } => {
+                self.recall(number);
+                return Ok(());
+            }
             Control::Refused { client_seq: Some(client_seq), refusal } => (client_seq, 0, 0, reason_of(&refusal)),
             Control::Gap { .. } | Control::Resync { .. } => return Err(CloseReason::Slow),
             // Nothing such is ever asked here.

@@ -169,6 +169,21 @@ async fn a_drain_closes_without_disconnect_so_that_clients_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sends_behind_the_beginning_of_a_drain_are_left_to_their_repeat() {
+    let server = Server::on_memory().await;
+    let mut clients = Vec::new();
+    for (version, way) in KINDS {
+        clients.push(Wk::connect(&server, version, way, "alice").await);
+    }
+    server.app.hub().begin_drain();
+    for alice in &mut clients {
+        let send = alice.message("n", "bob", 1, b"{}");
+        alice.say(&Packet::Send(send)).await;
+        assert_eq!(alice.pending().await, [], "a refusal would be the SDK's last word on the message: {:?}", alice.way);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn silence_ends_sockets_before_and_after_connack() {
     let server = Server::on_memory_with(|c| {
         c.session.connect_timeout_ms = 300;

@@ -5,5 +5,6 @@ mod begin;
 mod chat;
 mod client;
 mod hostile;
+mod replay;
 mod rpc;
 mod stream;

@@ -8,12 +8,12 @@ use super::client::{Way, Wk, token};
 use crate::harness::Server;
 use crate::raw::{Raw, masked};
 
-struct Rpc {
-    raw: Raw,
+pub(super) struct Rpc {
+    pub raw: Raw,
 }
 
 impl Rpc {
-    async fn connect(server: &Server, uid: &str, opcode: u8) -> Self {
+    pub async fn connect(server: &Server, uid: &str, opcode: u8) -> Self {
         let token = token(server, uid, 1, 0).await;
         let mut rpc = Self { raw: Raw::upgraded(server, None).await };
         let connect = json!({"method": "connect", "id": "c1", "params": {"uid": uid, "token": token, "deviceFlag": 1,
@@ -28,24 +28,24 @@ impl Rpc {
         rpc
     }
 
-    async fn say(&mut self, message: &Value) {
+    pub async fn say(&mut self, message: &Value) {
         self.raw.write(&masked(0x81, message.to_string().as_bytes())).await;
     }
 
-    async fn ask(&mut self, message: &Value) -> Value {
+    pub async fn ask(&mut self, message: &Value) -> Value {
         self.say(message).await;
         self.next().await
     }
 
     /// The next message: JSON in a text frame, always.
-    async fn next(&mut self) -> Value {
+    pub async fn next(&mut self) -> Value {
         let (opcode, payload) = self.raw.frame().await.expect("a message before the end");
         assert_eq!(opcode, 1, "{}", String::from_utf8_lossy(&payload));
         serde_json::from_slice(&payload).expect("JSON")
     }
 
     /// The number of the close.
-    async fn closed(&mut self) -> Option<u16> {
+    pub async fn closed(&mut self) -> Option<u16> {
         match self.raw.frame().await {
             Some((8, payload)) => payload.first_chunk().map(|number| u16::from_be_bytes(*number)),
             other => panic!("a close was expected: {other:?}"),
