@@ -92,8 +92,7 @@ pub fn plan_read(store: &dyn Store, uid: &Uid, key: &ChannelKey, seq: u64) -> Re
     Ok(subject.read_to(uid, seq, counted))
 }
 
-/// clearUnread: everything up to head is read. `message_seq` of the request changes nothing, since all versions of the
-/// reference clear to 0 (wukongim-http.md 6.3).
+/// clearUnread: everything up to head is read (wukongim-http.md 6.3). One that names a message is [`plan_read`].
 ///
 /// # Errors
 /// `NotMember` where the user is none or there is no such group.
