@@ -136,7 +136,7 @@ fn unread(store: &DurableStore, channel: ChannelNo, last: u64) -> Result<()> {
         let revoked = part.iter().map(|&seq| Commit::from(Record::MessageRevoked { channel, seq, by: None }));
         store.commit(&revoked.collect::<Vec<_>>(), &mut |_| {})?;
     }
-    let counts = |seq: u64| !seq.is_multiple_of(OWN) && !seq.is_multiple_of(SILENT) && (seq - 1) % GONE != 0;
+    let counts = |seq: u64| !seq.is_multiple_of(OWN) && !seq.is_multiple_of(SILENT) && !(seq - 1).is_multiple_of(GONE);
     let mut below = vec![0_u64; last as usize + 1];
     for seq in 1..=last {
         below[seq as usize] = below[seq as usize - 1] + u64::from(counts(seq));

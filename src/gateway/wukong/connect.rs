@@ -3,6 +3,7 @@
 //! A failure CONNACK makes the SDKs give up until a person acts (wukongim-wire.md 3.5), so only what a person must mend is
 //! answered with one: a wrong token, a ban, a missing key. What passes by itself closes the connection, and they come back.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub struct Admitted {
     pub entered: Entered,
     /// The user.
     pub uid: Uid,
+    /// On a master device.
+    pub master: bool,
 }
 
 /// Checks a CONNECT and registers its session (wukongim-wire.md 3.7 and 3.8).
@@ -53,7 +56,7 @@ pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admit
         return Err(Denied::Answer(Reason::BAN));
     }
     let (entered, _) = join(context, &uid, &device).await.map_err(|refusal| denied(context, refusal))?;
-    Ok(Admitted { entered, uid })
+    Ok(Admitted { entered, uid, master: device.master })
 }
 
 /// A refusal, counted, as what it means for the client.
@@ -128,7 +131,8 @@ pub async fn open(context: &Rc<Context>, framed: bool, connect: &Connect<'_>) ->
         Some((cipher, server_key, salt)) => (Some(cipher), server_key, salt),
         None => (None, String::new(), String::new()),
     };
-    let session = Session::new(version, cipher, framed, now_ms);
+    let mut session = Session::new(version, cipher, framed, now_ms);
+    session.commands = admitted.master.then(Cell::default);
     let ack = connack(version, connect, Reason::SUCCESS, &server_key, &salt);
     let mut answer = Vec::new();
     session.append(&Packet::ConnAck(ack), &mut answer);

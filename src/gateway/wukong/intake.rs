@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use protocol::close::CloseReason;
-use protocol::ids::{ClientMsgNo, Uid};
+use protocol::ids::{ClientMsgNo, MessageId, Uid};
 use protocol::wukong::{Cutter, OpenError, Packet, RawPacket, Reason, Send, Setting, Sub, SubAck, Version, decode};
 
-use super::Session;
+use super::{Commands, Session};
 use crate::domain::message::{Draft, Durability, MessageFlags};
 use crate::domain::refusal::Refusal;
 use crate::gateway::Context;
@@ -93,7 +93,7 @@ fn packet(
     context: &Context,
     shard: &mut Shard,
     seat: &Seat,
-    session: &Session,
+    session: &Rc<Session>,
     raw: &RawPacket<'_>,
 ) -> Result<(), CloseReason> {
     let packet = decode(session.version, raw).map_err(|error| {
@@ -103,8 +103,14 @@ fn packet(
     match packet {
         Packet::Send(send) => self::send(context, shard, seat, session, &send),
         Packet::Ping => tell(shard, seat, session, &Packet::Pong),
-        // It shows that the client is there. What it has it says with its next sync: nothing is sent again by time.
-        Packet::RecvAck(_) => session.unread_connack_ms.set(None),
+        // It shows that the client is there. What it has it says with its next sync: nothing is sent again by time. A stored
+        // command that a master device has is taken for the user (wukongim-wire.md 3.9).
+        Packet::RecvAck(ack) => {
+            session.unread_connack_ms.set(None);
+            if ack.flags.sync_once && !ack.flags.no_persist {
+                take_command(context, seat, session, ack.message_id);
+            }
+        }
         Packet::Sub(sub) => refuse_sub(shard, seat, session, &sub),
         Packet::Connect(_) => return Err(CloseReason::ConnectExpected),
         Packet::Disconnect(_) => return Err(CloseReason::Normal),
@@ -215,4 +221,31 @@ pub(in crate::gateway) fn draft_of(
         extras: None,
         durability: Durability::Disk,
     })
+}
+
+/// Notes that the user has a command and all before it. One request to the hub is under way per session: what is heard
+/// meanwhile is part of the next.
+fn take_command(context: &Context, seat: &Seat, session: &Rc<Session>, message_id: i64) {
+    let Some(commands) = &session.commands else { return };
+    let Ok(message_id) = u64::try_from(message_id) else { return };
+    let known = commands.get();
+    // A number that was never given acknowledges what there is.
+    let heard = known.heard.max(MessageId::new(message_id.min(MessageId::MAX.get())));
+    commands.set(Commands { heard, storing: true });
+    if known.storing {
+        return;
+    }
+    let (hub, uid, session) = (context.hub.clone(), seat.uid.clone(), session.clone());
+    tokio::task::spawn_local(async move {
+        let Some(commands) = &session.commands else { return };
+        let mut stored = known.heard;
+        while commands.get().heard > stored {
+            stored = commands.get().heard;
+            if let Err(refusal) = hub.take_command(uid.clone(), stored).await {
+                // The client is told nothing, so the command stays in its queue until the next one is acknowledged.
+                tracing::debug!(%refusal, "an acknowledged command was not stored");
+            }
+        }
+        commands.set(Commands { storing: false, ..commands.get() });
+    });
 }

@@ -10,6 +10,7 @@
 use std::cell::{Cell, RefCell};
 
 use protocol::close::CloseReason;
+use protocol::ids::MessageId;
 use protocol::wukong::{
     Cipher, Disconnect, Flags, Packet, PreparedRecv, Reason, Recv, SendAck, Setting, Version, encode,
 };
@@ -42,6 +43,17 @@ pub(super) struct Session {
     unread_connack_ms: Cell<Option<u64>>,
     /// Sends whose SENDACK names them, by the number the hub knows them under. Empty before version 6.
     named: RefCell<Slab<Named>>,
+    /// Of a master device, whose acknowledgements of commands count for the user: the last of them that was heard.
+    commands: Option<Cell<Commands>>,
+}
+
+/// How far a session has acknowledged commands.
+#[derive(Debug, Clone, Copy, Default)]
+struct Commands {
+    /// The last one heard of.
+    heard: MessageId,
+    /// Somebody is storing it.
+    storing: bool,
 }
 
 /// What SENDACK repeats of a SEND (wukongim-wire.md 2, SENDACK).
@@ -53,7 +65,7 @@ struct Named {
 impl Session {
     fn new(version: Version, cipher: Option<Cipher>, framed: bool, now_ms: u64) -> Self {
         let named = RefCell::new(Slab::new());
-        Self { version, cipher, framed, unread_connack_ms: Cell::new(Some(now_ms)), named }
+        Self { version, cipher, framed, unread_connack_ms: Cell::new(Some(now_ms)), named, commands: None }
     }
 
     /// The number under which the hub answers a SEND.

@@ -18,7 +18,7 @@ const LOTS_MAX: usize = 4_096;
 
 impl LogReader {
     /// Messages with a version in (`after`, `until`], oldest first, at most `max`. `until` must be on disk already. One
-    /// footer's table and 64 KiB of lots to find the place, then the directories of at most [`LOTS_MAX`] lots.
+    /// footer's table and 64 KiB of lots to find the place, then the directories of at most `LOTS_MAX` lots.
     ///
     /// # Errors
     /// I/O, or a damaged head or directory of a lot in that part of the log.

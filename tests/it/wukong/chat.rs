@@ -65,6 +65,34 @@ async fn other_devices_of_the_sender_see_it_without_a_red_dot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_a_master_device_has_is_taken() {
+    let server = Server::on_memory().await;
+    let hub = server.app.hub().clone();
+    let queued = async |hub: &chinwag::hub::Hub| hub.commands(server.uid("bob"), 10).await.expect("commands").len();
+    let mut alice = Wk::connect(&server, 5, Way::WebSocket, "alice").await;
+    for (level, left) in [(0, [1, 2, 3]), (1, [0, 0, 0])] {
+        let token = token(&server, "bob", 1, level).await;
+        let mut bob = Wk::begin(&server, &Hello::new(5, Way::Tcp, "bob", &token)).await.expect("connects");
+        for (n, left) in left.into_iter().enumerate() {
+            let mut command = alice.message(&format!("{level}-{n}"), "bob", 1, b"{}");
+            command.flags.sync_once = true;
+            let client_seq = command.client_seq;
+            alice.say(&Packet::Send(command)).await;
+            assert_eq!(alice.ack(client_seq).await.reason, Reason::SUCCESS);
+            assert!(bob.recv().await.flags.sync_once);
+            // What is not acknowledged by a master stays, so the count is that of the moment behind the acknowledgement.
+            assert_eq!(bob.pending().await, []);
+            if left == 0 {
+                while queued(&hub).await > 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            assert_eq!(queued(&hub).await, left);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retry_gets_the_first_outcome_on_another_connection_too() {
     let server = Server::on_disk().await;
     let mut bob = Wk::connect(&server, 5, Way::WebSocket, "bob").await;
