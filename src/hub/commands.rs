@@ -5,7 +5,7 @@
 //! channels hold after the last one taken. A position counts the commands a user has taken, so it is small enough for clients
 //! with 32 bit numbers; it is given when the queue is read, in order of message_id. Refuses to know wires.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
@@ -166,22 +166,23 @@ impl Hub {
         self.commit(None, Record::CommandsRead { uid, position, message_id }.into(), (0, 0)).await.map(drop)
     }
 
-    /// The user has taken the command `message_id` and all before it: what an acknowledgement on a socket says.
+    /// A device of the user has these commands: what acknowledgements on a socket say. They leave the queue as far as they
+    /// are its first; one behind another that nobody has stays, as taking it would take that one too.
     ///
     /// # Errors
     /// The store.
-    pub async fn take_command(&self, uid: Uid, message_id: Version) -> Result<(), Refusal> {
+    pub async fn take_received(&self, uid: Uid, received: BTreeSet<Version>) -> Result<(), Refusal> {
         self.refuse_draining()?;
         let _decision = self.shared.decisions.of(&uid).lock().await;
         let asked = uid.clone();
         let planned = self
             .ask(move |store| {
                 let (taken, last) = store.commands_read(&asked).map_err(refuse)?;
-                if message_id <= last {
+                if received.last().is_none_or(|newest| *newest <= last) {
                     return Ok(None);
                 }
-                let found = after(store, &asked, last, COMMANDS_MAX)?;
-                let count = found.iter().take_while(|message| message.message_id <= message_id).count();
+                let found = after(store, &asked, last, received.len().min(COMMANDS_MAX))?;
+                let count = found.iter().take_while(|message| received.contains(&message.message_id)).count();
                 Ok(count.checked_sub(1).map(|at| (taken + count as u64, found[at].message_id)))
             })
             .await?;

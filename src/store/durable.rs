@@ -29,7 +29,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use protocol::ids::{ChannelKey, ClientMsgNo, DeviceFlag, FileId, Uid, Version};
 
 use self::directory::DataDirectory;
-use self::health::{Health, Part};
+use self::health::{Health, Part, Waiting};
 use self::lot::check_lot;
 use super::log::seam::FileFaults;
 use super::log::{self, Log, LogMark, LogOptions, LogReader, LotEntry};
@@ -152,7 +152,7 @@ struct Inner {
     broken: AtomicBool,
     /// A test ended the store as a crash would.
     abandoned: AtomicBool,
-    /// The write that is going on: milliseconds from `opened` on, plus one; 0: none.
+    /// The commit that is going on: milliseconds from `opened` on, plus one; 0: none.
     writing_since: AtomicU64,
     opened: Instant,
     /// The last lot could not be written; kept apart from `health`, whose lock the writing path does without.
@@ -444,6 +444,8 @@ impl Inner {
 
     fn commit(&self, lot: &[Commit], sealed: &mut dyn FnMut(&[Version])) -> Result<Vec<Version>> {
         self.check_usable()?;
+        // Also what it waits for before its own write: a checkpoint, the watermark.
+        let _waiting = Waiting::begin(&self.writing_since, ms_since(self.opened) + 1);
         self.make_room()?;
         let mut writer = self.writer.lock();
         let Some(log) = writer.log.as_mut() else { return Err(unavailable("commit", "the store is closed")) };
@@ -455,9 +457,7 @@ impl Inner {
         let now_us = now_us(self.options.faults.as_ref());
         let written = log.seal(lot, now_us.max(view.break_end().saturating_add(1)));
         sealed(&written.versions);
-        self.writing_since.store(ms_since(self.opened) + 1, Ordering::Relaxed);
         let outcome = log.write(&written);
-        self.writing_since.store(0, Ordering::Relaxed);
         let mark = match outcome {
             Ok(mark) => mark,
             Err(error) => {
@@ -588,13 +588,7 @@ impl Inner {
     /// Tries to put right what is wrong, when it is time to.
     fn recover(&self) {
         self.retire();
-        let waited = self.write_wait();
-        if waited >= WAIT_LONG {
-            let why = format!("a lot has waited for longer than {} s", WAIT_LONG.as_secs());
-            self.health.note(Part::Wait, why, "a lot is being written");
-        } else {
-            self.health.is_well(Part::Wait);
-        }
+        self.note_wait();
         if self.health.is_try_due(Part::Log)
             && let Some(mut writer) = self.writer.try_lock_for(WATERMARK_WAIT)
             && let Some(log) = writer.log.as_mut()
@@ -615,7 +609,18 @@ impl Inner {
         }
     }
 
-    /// How long the write that is going on has taken.
+    /// Says that a lot waits for long, or that none does any more. Whoever asks for the health says it too: the keeper may be
+    /// at the same slow disk.
+    fn note_wait(&self) {
+        if self.write_wait() >= WAIT_LONG {
+            let why = format!("a lot has waited for longer than {} s", WAIT_LONG.as_secs());
+            self.health.note(Part::Wait, why, "a lot is being written");
+        } else {
+            self.health.is_well(Part::Wait);
+        }
+    }
+
+    /// How long the lot that is being committed has waited.
     fn write_wait(&self) -> Duration {
         match self.writing_since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -874,6 +879,7 @@ impl Store for DurableStore {
 
     fn health(&self) -> StoreHealth {
         let readable = !self.inner.broken.load(Ordering::Acquire);
+        self.inner.note_wait();
         self.inner.health.report(readable, readable && !self.inner.view().has_failed())
     }
 }

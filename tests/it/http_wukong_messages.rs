@@ -189,7 +189,11 @@ async fn commands_are_one_queue_per_user_until_they_are_taken() {
     // What a socket acknowledges moves the same queue.
     let sent = command(&root, ("bob", 1), "c6", 1).await;
     let id = protocol::ids::Version::new(sent["message_id"].as_u64().expect("an id"));
-    server.app.hub().take_command(server.uid("bob"), id).await.expect("taken");
+    let next = command(&root, ("bob", 1), "c6b", 1).await["message_id"].as_u64().expect("an id");
+    let next = protocol::ids::Version::new(next);
+    server.app.hub().take_received(server.uid("bob"), [next].into()).await.expect("taken");
+    assert_eq!(queue(&root, "bob", 9).await.len(), 2, "nobody has the one before it");
+    server.app.hub().take_received(server.uid("bob"), [id, next].into()).await.expect("taken");
     assert_eq!(queue(&root, "bob", 9).await, []);
     // A new member begins with an empty queue, and who left has nothing of the channel any more.
     root.done("/channel/subscriber_add", json!({"channel_id": "g", "subscribers": ["carol"]})).await;

@@ -3,7 +3,7 @@
 //! A failure CONNACK makes the SDKs give up until a person acts (wukongim-wire.md 3.5), so only what a person must mend is
 //! answered with one: a wrong token, a ban, a missing key. What passes by itself closes the connection, and they come back.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ pub async fn open(context: &Rc<Context>, framed: bool, connect: &Connect<'_>) ->
         None => (None, String::new(), String::new()),
     };
     let mut session = Session::new(version, cipher, framed, now_ms);
-    session.commands = admitted.master.then(Cell::default);
+    session.commands = admitted.master.then(RefCell::default);
     let ack = connack(version, connect, Reason::SUCCESS, &server_key, &salt);
     let mut answer = Vec::new();
     session.append(&Packet::ConnAck(ack), &mut answer);

@@ -10,7 +10,7 @@ use protocol::close::CloseReason;
 use protocol::ids::{ClientMsgNo, MessageId, Uid};
 use protocol::wukong::{Cutter, OpenError, Packet, RawPacket, Reason, Send, Setting, Sub, SubAck, Version, decode};
 
-use super::{Commands, Session};
+use super::Session;
 use crate::domain::message::{Draft, Durability, MessageFlags};
 use crate::domain::refusal::Refusal;
 use crate::gateway::Context;
@@ -22,6 +22,9 @@ use crate::hub::shard::Shard;
 /// How long after CONNACK a SEND under a key of the connection before may still arrive: the JavaScript SDKs send what they
 /// have queued before they read CONNACK, and again behind it (wukongim-wire.md 3.5).
 const STALE_KEY_MS: u64 = 3_000;
+
+/// Acknowledged commands that may wait for the hub; further ones stay in the user's queue.
+const RECEIVED_MAX: usize = 1_000;
 
 /// Reads a session's packets.
 pub(in crate::gateway) struct Intake {
@@ -104,7 +107,7 @@ fn packet(
         Packet::Send(send) => self::send(context, shard, seat, session, &send),
         Packet::Ping => tell(shard, seat, session, &Packet::Pong),
         // It shows that the client is there. What it has it says with its next sync: nothing is sent again by time. A stored
-        // command that a master device has is taken for the user (wukongim-wire.md 3.9).
+        // command that a master device has leaves the user's queue (wukongim-wire.md 3.9).
         Packet::RecvAck(ack) => {
             session.unread_connack_ms.set(None);
             if ack.flags.sync_once && !ack.flags.no_persist {
@@ -223,29 +226,31 @@ pub(in crate::gateway) fn draft_of(
     })
 }
 
-/// Notes that the user has a command and all before it. One request to the hub is under way per session: what is heard
-/// meanwhile is part of the next.
+/// Notes that the user has a command. One request to the hub is under way per session: what is heard meanwhile is the next.
 fn take_command(context: &Context, seat: &Seat, session: &Rc<Session>, message_id: i64) {
     let Some(commands) = &session.commands else { return };
-    let Ok(message_id) = u64::try_from(message_id) else { return };
-    let known = commands.get();
-    // A number that was never given acknowledges what there is.
-    let heard = known.heard.max(MessageId::new(message_id.min(MessageId::MAX.get())));
-    commands.set(Commands { heard, storing: true });
-    if known.storing {
+    let Some(message_id) = u64::try_from(message_id).ok().filter(|id| *id <= MessageId::MAX.get()) else { return };
+    let mut received = commands.borrow_mut();
+    if received.waiting.len() >= RECEIVED_MAX
+        || !received.waiting.insert(MessageId::new(message_id))
+        || received.telling
+    {
         return;
     }
+    received.telling = true;
     let (hub, uid, session) = (context.hub.clone(), seat.uid.clone(), session.clone());
     tokio::task::spawn_local(async move {
         let Some(commands) = &session.commands else { return };
-        let mut stored = known.heard;
-        while commands.get().heard > stored {
-            stored = commands.get().heard;
-            if let Err(refusal) = hub.take_command(uid.clone(), stored).await {
-                // The client is told nothing, so the command stays in its queue until the next one is acknowledged.
-                tracing::debug!(%refusal, "an acknowledged command was not stored");
+        loop {
+            let waiting = std::mem::take(&mut commands.borrow_mut().waiting);
+            if waiting.is_empty() {
+                commands.borrow_mut().telling = false;
+                return;
+            }
+            if let Err(refusal) = hub.take_received(uid.clone(), waiting).await {
+                // The client is told nothing: they stay in the queue, and are there at the next sync.
+                tracing::debug!(%refusal, "acknowledged commands were not stored");
             }
         }
-        commands.set(Commands { storing: false, ..commands.get() });
     });
 }

@@ -8,6 +8,7 @@
 //! written; a session's own sends are told by their SENDACK only.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use protocol::close::CloseReason;
 use protocol::ids::MessageId;
@@ -43,17 +44,17 @@ pub(super) struct Session {
     unread_connack_ms: Cell<Option<u64>>,
     /// Sends whose SENDACK names them, by the number the hub knows them under. Empty before version 6.
     named: RefCell<Slab<Named>>,
-    /// Of a master device, whose acknowledgements of commands count for the user: the last of them that was heard.
-    commands: Option<Cell<Commands>>,
+    /// Of a master device, whose acknowledgements of commands count for the user.
+    commands: Option<RefCell<Received>>,
 }
 
-/// How far a session has acknowledged commands.
-#[derive(Debug, Clone, Copy, Default)]
-struct Commands {
-    /// The last one heard of.
-    heard: MessageId,
-    /// Somebody is storing it.
-    storing: bool,
+/// Commands that a session has acknowledged.
+#[derive(Debug, Default)]
+struct Received {
+    /// Those the hub was not told of.
+    waiting: BTreeSet<MessageId>,
+    /// Somebody is telling the hub.
+    telling: bool,
 }
 
 /// What SENDACK repeats of a SEND (wukongim-wire.md 2, SENDACK).

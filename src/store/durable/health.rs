@@ -1,6 +1,7 @@
 //! What is wrong with the store now, and the one line in the log when that changes.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +14,24 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What was right for this long begins with the first pause again.
 const CALM: Duration = Duration::from_secs(10);
+
+/// A lot that is being committed, for as long as this lives.
+#[derive(Debug)]
+pub struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    /// Since when, in the owner's own count; 0 is nobody.
+    pub fn begin(since: &'a AtomicU64, now: u64) -> Self {
+        since.store(now, Ordering::Relaxed);
+        Self(since)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
