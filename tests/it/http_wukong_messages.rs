@@ -186,6 +186,8 @@ async fn commands_are_one_queue_per_user_until_they_are_taken() {
     assert_eq!(queue(&root, "bob", 9).await, [("c5".to_owned(), 5)]);
     assert_eq!(queue(&root, "alice", 9).await.len(), 5, "each has an own queue");
 
+    root.done("/message/syncack", json!({"uid": "bob", "last_message_seq": 5})).await;
+
     // What a socket acknowledges moves the same queue.
     let sent = command(&root, ("bob", 1), "c6", 1).await;
     let id = protocol::ids::Version::new(sent["message_id"].as_u64().expect("an id"));

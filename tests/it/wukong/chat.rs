@@ -4,7 +4,7 @@ use protocol::native::{ClientFrame, ServerFrame};
 use protocol::wukong::{Flags, Packet, Reason, Setting, Sub, Version};
 
 use super::client::{Got, Hello, KINDS, Way, Wk, token};
-use crate::harness::{Server, group};
+use crate::harness::{PATIENCE, Server, group};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_version_and_way_talks_with_native_and_with_each_other() {
@@ -70,11 +70,12 @@ async fn a_command_that_a_master_device_has_is_taken() {
     let hub = server.app.hub().clone();
     let queued = async |hub: &chinwag::hub::Hub| hub.commands(server.uid("bob"), 10).await.expect("commands").len();
     let mut alice = Wk::connect(&server, 5, Way::WebSocket, "alice").await;
-    for (level, left) in [(0, [1, 2, 3]), (1, [0, 0, 0])] {
+    // None is taken along that only a slave had.
+    for (level, left) in [(1, [0, 0, 0]), (0, [1, 2, 3]), (1, [4, 5, 6])] {
         let token = token(&server, "bob", 1, level).await;
         let mut bob = Wk::begin(&server, &Hello::new(5, Way::Tcp, "bob", &token)).await.expect("connects");
         for (n, left) in left.into_iter().enumerate() {
-            let mut command = alice.message(&format!("{level}-{n}"), "bob", 1, b"{}");
+            let mut command = alice.message(&format!("{n} of {left}"), "bob", 1, b"{}");
             command.flags.sync_once = true;
             let client_seq = command.client_seq;
             alice.say(&Packet::Send(command)).await;
@@ -83,7 +84,9 @@ async fn a_command_that_a_master_device_has_is_taken() {
             // What is not acknowledged by a master stays, so the count is that of the moment behind the acknowledgement.
             assert_eq!(bob.pending().await, []);
             if left == 0 {
+                let begun = tokio::time::Instant::now();
                 while queued(&hub).await > 0 {
+                    assert!(begun.elapsed() < PATIENCE, "in vain waited for the queue to be empty");
                     tokio::task::yield_now().await;
                 }
             }
