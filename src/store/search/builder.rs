@@ -180,8 +180,9 @@ impl<'a> Builder<'a> {
         self.unwritten = edits.into_iter().filter(|edit| edit.2 > last.log.version.get()).collect();
         catalog.segments = self.files.segments();
         *self.index.catalog.write() = catalog;
-        self.index.ready.store(true, Ordering::Release);
+        // Whoever sees that it is ready sees what is missing, too.
         self.look_through(complete.unwrap_or_default());
+        self.index.ready.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -203,8 +204,8 @@ impl<'a> Builder<'a> {
         self.written = None;
         self.must_roll = true;
         self.mark = Mark { log: mark, complete: false, sum: 0 };
-        self.index.ready.store(true, Ordering::Release);
         self.look_through(protocol::ids::Version::ZERO);
+        self.index.ready.store(true, Ordering::Release);
     }
 
     fn look_through(&mut self, since: protocol::ids::Version) {

@@ -328,6 +328,8 @@ fn scenario(seed: u64) {
                 let Some(copy) = &copy else { continue };
                 fixture.stop();
                 fixture.segments().iter().for_each(|path| fs::remove_file(path).expect("remove"));
+                // A step below may have taken the directory away.
+                fs::create_dir_all(fixture.files()).expect("make");
                 copy.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("write"));
                 fixture.start();
             }
