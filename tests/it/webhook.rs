@@ -17,7 +17,7 @@ use protocol::native::Encoding;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, until};
+use crate::harness::{Client, PATIENCE, Server, until};
 use crate::hook_receiver::Receiver;
 use crate::http::Caller;
 
@@ -50,6 +50,15 @@ async fn connect(server: &Server, uid: &str, flag: u8, level: u8) -> Client {
     let hash = Credentials::open(&server.config.data_dir).expect("credentials").hash(&token);
     server.app.hub().set_token(server.uid(uid), DeviceFlag(flag), level, hash).await.expect("token is set");
     Client::connect(server, &token, Encoding::MessagePack, |connect| connect.device_flag = flag).await
+}
+
+/// Until an endpoint's position is behind everything.
+async fn told_all(root: &Caller, name: &str, event: &str) {
+    let begun = tokio::time::Instant::now();
+    while stream(root, name, event).await["lag_messages"] != json!(0) {
+        assert!(begun.elapsed() < PATIENCE, "in vain waited for {name} to be told of everything");
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn stream(root: &Caller, name: &str, event: &str) -> Value {
@@ -248,6 +257,8 @@ async fn an_operator_sees_moves_and_stops_an_endpoint() {
     let expected = call::signature(secret.as_bytes(), at, "msg.notify", &call.raw);
     assert_eq!(call.headers[call::SIGNATURE_HEADER], format!("v1={expected}"));
     let first = ids(&receiver.notified());
+    // The receiver has answered; the endpoint has still to hear it.
+    told_all(&root, "crm", "msg.notify").await;
 
     root.done("/admin/webhooks/crm/pause", json!({})).await;
     let sixth = root.send("alice", "bob", 1, "5").await["message_id"].as_u64().expect("id");
@@ -262,6 +273,7 @@ async fn an_operator_sees_moves_and_stops_an_endpoint() {
     let all: Vec<u64> = first.iter().chain(&first[3..]).chain([&sixth]).copied().collect();
     until("from where it was moved to", || ids(&receiver.notified()) == all).await;
 
+    told_all(&root, "crm", "msg.notify").await;
     let metrics = root.get("/metrics").await;
     let metrics = metrics.json.as_str().expect("text");
     for line in [
