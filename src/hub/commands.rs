@@ -162,8 +162,7 @@ impl Hub {
                 Ok(found.last().map(|message| (taken + found.len() as u64, message.message_id)))
             })
             .await?;
-        let Some((position, message_id)) = planned else { return Ok(()) };
-        self.commit(None, Record::CommandsRead { uid, position, message_id }.into(), (0, 0)).await.map(drop)
+        self.store_taken(uid, planned).await
     }
 
     /// A device of the user has these commands: what acknowledgements on a socket say. They leave the queue as far as they
@@ -186,6 +185,11 @@ impl Hub {
                 Ok(count.checked_sub(1).map(|at| (taken + count as u64, found[at].message_id)))
             })
             .await?;
+        self.store_taken(uid, planned).await
+    }
+
+    /// Stores how far the user's queue is taken: a position and the command there. `None`: nothing changes.
+    async fn store_taken(&self, uid: Uid, planned: Option<(u64, Version)>) -> Result<(), Refusal> {
         let Some((position, message_id)) = planned else { return Ok(()) };
         self.commit(None, Record::CommandsRead { uid, position, message_id }.into(), (0, 0)).await.map(drop)
     }

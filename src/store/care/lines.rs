@@ -18,6 +18,7 @@ use protocol::ids::{
 };
 use serde_json::{Map, Value, json};
 
+use super::manifest::hex;
 use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role};
 use crate::domain::conversation::ConversationFlags;
 use crate::domain::file::{FILE_NAME_BYTES_MAX, FileRecord};
@@ -109,10 +110,6 @@ pub fn write(version: Version, record: &Record) -> Value {
 #[must_use]
 pub fn write_hole(version: Version, seq: u64) -> Value {
     json!({"kind": "hole", "message_id": version.get(), "message_seq": seq})
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn texts<'a>(uids: impl IntoIterator<Item = &'a Uid>) -> Vec<&'a str> {
