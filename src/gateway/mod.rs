@@ -100,6 +100,8 @@ pub(crate) struct Context {
     pub read_buffer: RefCell<Box<[u8]>>,
     /// Where payloads are decrypted.
     pub opened: RefCell<Vec<u8>>,
+    /// What encrypted sessions agree on keys with.
+    pub keys: wukong::KeyRing,
 }
 
 /// Bytes one read takes at most.
@@ -283,6 +285,7 @@ async fn run_shard(
         front: front.clone(),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
         opened: RefCell::new(Vec::new()),
+        keys: wukong::KeyRing::default(),
     });
     tokio::task::spawn_local(turns(context.clone(), index));
     tokio::task::spawn_local(writer::flusher(context.clone()));
