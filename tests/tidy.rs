@@ -18,14 +18,23 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("seeded", &["clock"]),
     ("store", &["clock", "domain", "seeded"]),
     ("metrics", &["domain", "store"]),
-    ("config", &["domain"]),
+    ("proxies", &[]),
+    ("config", &["domain", "proxies"]),
     ("hub", &["clock", "domain", "metrics", "seeded", "store"]),
     ("credentials", &["config", "domain", "hub"]),
     ("voices", &["domain"]),
-    ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "voices"]),
+    ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "proxies", "voices"]),
     ("webhook", &["clock", "config", "domain", "hub", "metrics"]),
-    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "voices", "webhook"]),
-    ("app", &["clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "store", "webhook"]),
+    (
+        "http",
+        &["clock", "config", "credentials", "domain", "hub", "metrics", "proxies", "voices", "webhook"],
+    ),
+    (
+        "app",
+        &[
+            "clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "proxies", "store", "webhook",
+        ],
+    ),
     ("cli", &["app", "clock", "config", "credentials", "domain", "http", "hub", "metrics", "store"]),
 ];
 
@@ -43,6 +52,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("hyper_rustls", &["src/cli/", "src/webhook/call.rs"]),
     ("hmac", &["src/webhook/call.rs"]),
+    ("ipnet", &["src/proxies"]),
+    ("ppp", &["src/proxies"]),
     ("rmp_serde", &["protocol/src/native/", "src/http/"]),
 ];
 

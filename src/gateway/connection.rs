@@ -4,6 +4,7 @@
 //! anything else runs. Many small sends in one read become one turn. At the in-flight cap, or while its own answers wait
 //! unread, it stops reading and the peer's socket fills: that is the only backpressure a client meets.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -61,11 +62,11 @@ pub(super) enum Next {
 }
 
 /// Takes care of a fresh socket: the handshake in a task of its own, then the connection in another, smaller one.
-pub(super) fn spawn(context: &Rc<Context>, stream: TcpStream, door: Door) {
+pub(super) fn spawn(context: &Rc<Context>, stream: TcpStream, peer: SocketAddr, door: Door) {
     let context = context.clone();
     tokio::task::spawn_local(async move {
         context.hub.metrics().connections.inc();
-        match handshake::open(&context, stream, door).await {
+        match handshake::open(&context, stream, peer, door).await {
             Some(connection) => {
                 context.hub.metrics().sessions.inc();
                 tokio::task::spawn_local(async move {

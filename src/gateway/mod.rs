@@ -22,6 +22,7 @@ use crate::credentials::Credentials;
 use crate::hub::Hub;
 use crate::hub::inbox::Inbox;
 use crate::hub::shard::{Shard, ShardEvent};
+use crate::proxies::Proxies;
 
 mod connection;
 mod features;
@@ -67,6 +68,8 @@ pub struct GatewayLimits {
     pub wukong_encryption: bool,
     /// Whether WuKongIM's clients need their token.
     pub wukong_token_auth: bool,
+    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// How a socket came in.
@@ -123,7 +126,9 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Front {
     loads: Vec<AtomicUsize>,
-    handed: Vec<Inbox<(TcpStream, Door)>>,
+    handed: Vec<Inbox<(TcpStream, SocketAddr, Door)>>,
+    /// Whose word about a client's address is taken.
+    proxies: Proxies,
     stage: watch::Sender<Stage>,
 }
 
@@ -170,13 +175,20 @@ impl Gateway {
     ///
     /// # Errors
     /// A listener cannot be shared; a thread or runtime cannot be made.
-    pub fn start(doors: Doors, hub: Hub, credentials: Arc<Credentials>, limits: GatewayLimits) -> io::Result<Self> {
+    pub fn start(
+        doors: Doors,
+        hub: Hub,
+        credentials: Arc<Credentials>,
+        limits: GatewayLimits,
+        proxies: Proxies,
+    ) -> io::Result<Self> {
         let addr = doors.websocket.local_addr()?;
         let wukong_addr = doors.wukong_tcp.as_ref().map(TcpListener::local_addr).transpose()?;
         let shards = hub.shared().shards.len();
         let front = Arc::new(Front {
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             handed: (0..shards).map(|_| Inbox::new(usize::MAX)).collect(),
+            proxies,
             stage: watch::Sender::new(Stage::Open),
         });
         let mut threads = Vec::new();
@@ -315,14 +327,14 @@ async fn accept(context: &Rc<Context>, listener: Option<TcpListener>, index: usi
         match accepted {
             // Without a word, as WuKongIM does (wukongim-http.md 7.5).
             Ok((_, peer)) if context.hub.is_address_blocked(peer.ip()) => {}
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let target = context.front.place(index);
                 context.front.loads[target].fetch_add(1, Ordering::Relaxed);
                 gauge.set(context.front.loads[index].load(Ordering::Relaxed) as i64);
                 if target == index {
-                    connection::spawn(context, stream, door);
+                    connection::spawn(context, stream, peer, door);
                 } else if let Ok(stream) = stream.into_std() {
-                    context.front.handed[target].push((stream, door));
+                    context.front.handed[target].push((stream, peer, door));
                 } else {
                     context.front.loads[target].fetch_sub(1, Ordering::Relaxed);
                 }
@@ -341,9 +353,9 @@ async fn take_handed(context: Rc<Context>, index: usize) {
     loop {
         context.front.handed[index].filled().await;
         context.front.handed[index].take(&mut handed);
-        for (stream, door) in handed.drain(..) {
+        for (stream, peer, door) in handed.drain(..) {
             match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => connection::spawn(&context, stream, door),
+                Ok(stream) => connection::spawn(&context, stream, peer, door),
                 Err(error) => {
                     context.front.loads[index].fetch_sub(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a socket cannot be registered");
