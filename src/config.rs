@@ -442,7 +442,8 @@ impl Config {
         }
         if self.listen.proxies()?.is_empty() && self.listen.proxy_protocol {
             return fail(
-                "listen.proxy_protocol is true, but listen.trusted_proxies is empty: nobody's header would be read".into(),
+                "listen.proxy_protocol is true, but listen.trusted_proxies is empty: nobody's header would be read"
+                    .into(),
             );
         }
         if !self.auth.root_key.is_empty() && self.auth.root_key_file().is_some() {

@@ -25,14 +25,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("voices", &["domain"]),
     ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "proxies", "voices"]),
     ("webhook", &["clock", "config", "domain", "hub", "metrics"]),
-    (
-        "http",
-        &["clock", "config", "credentials", "domain", "hub", "metrics", "proxies", "voices", "webhook"],
-    ),
+    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "proxies", "voices", "webhook"]),
     (
         "app",
         &[
-            "clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "proxies", "store", "webhook",
+            "clock",
+            "config",
+            "credentials",
+            "domain",
+            "gateway",
+            "http",
+            "hub",
+            "metrics",
+            "proxies",
+            "store",
+            "webhook",
         ],
     ),
     ("cli", &["app", "clock", "config", "credentials", "domain", "http", "hub", "metrics", "store"]),
@@ -60,7 +67,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Inside the hub names go down this list; files of one line do not name each other but where they say so.
 const HUB_LAYERS: &[&[&str]] = &[
     &["mod"],
-    &["chats", "commands", "files", "follow", "groups", "listings", "lookups", "messages", "people"],
+    &["chats", "commands", "files", "follow", "groups", "listings", "lookups", "messages", "people", "traffic"],
     &["shard"],
     &["sequencer"],
     &["committer"],

@@ -189,11 +189,12 @@ impl Connection {
     /// Works off bytes until they are used up or the connection must pause or end. Returns how many were used.
     fn consume(&mut self, context: &Rc<Context>, bytes: &mut [u8]) -> (usize, Next) {
         let now_ms = clock::now_ms();
-        context.writers.borrow_mut().heard(self.speaker.seat().place.slot, now_ms);
         let mut shard = context.shard.borrow_mut();
         shard.set_clock(now_ms);
         let (used, outcome) =
             if self.framed { self.frames(context, &mut shard, bytes) } else { self.stream(context, &mut shard, bytes) };
+        let passed = context.taken.take(used);
+        context.writers.borrow_mut().heard(self.speaker.seat().place.slot, now_ms, passed);
         let next = outcome.unwrap_or_else(|reason| {
             close(self.speaker.seat(), &mut shard, reason);
             Next::End
@@ -238,12 +239,16 @@ impl Connection {
                 None => break,
                 Some(Event::Message { text, payload }) => match &mut self.speaker {
                     Speaker::Native(session) if text == session.encoding.is_text() => {
+                        context.taken.packet();
                         session.frame(context, shard, &payload).map(|()| Next::Read)
                     }
                     Speaker::Native(_) => Err(CloseReason::ProtocolError),
                     // Their clients are free in the choice of the opcode (wukongim-wire.md 3.2 and 7).
                     Speaker::Wukong(intake) => intake.message(context, shard, &payload),
-                    Speaker::JsonRpc(intake) => intake.message(context, shard, &payload).map(|()| Next::Read),
+                    Speaker::JsonRpc(intake) => {
+                        context.taken.packet();
+                        intake.message(context, shard, &payload).map(|()| Next::Read)
+                    }
                 },
                 Some(Event::Ping(payload)) => {
                     self.speaker.seat().tell(shard, frame(Opcode::Pong, &payload));

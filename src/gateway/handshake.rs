@@ -98,7 +98,9 @@ pub(super) async fn open(
         () = context.front.reached(Stage::Closing) => None,
     };
     let fault = match outcome {
-        Some(Ok(Ok(opened))) => return Some(install(context, stream, door, opened, (client != peer).then_some(client))),
+        Some(Ok(Ok(opened))) => {
+            return Some(install(context, stream, door, opened, (client != peer).then_some(client)));
+        }
         Some(Ok(Err(fault))) => fault,
         Some(Err(_)) => Fault::Close(CloseReason::ConnectTimeout, None),
         None => Fault::Close(CloseReason::Draining, None),
@@ -405,7 +407,7 @@ async fn jsonrpc_session(context: &Rc<Context>, payload: &[u8]) -> Result<Opened
     })?;
     let jsonrpc::Opened { admitted, answer } = opened;
     let seat = Seat { place: admitted.entered.place, uid: admitted.uid };
-    let session = Rc::new(jsonrpc::Session::default());
+    let session = Rc::new(jsonrpc::Session::new(admitted.master));
     Ok(Opened {
         entered: admitted.entered,
         wire: Wire::JsonRpc(session.clone()),
@@ -437,11 +439,12 @@ impl Drop for Entered {
 /// Registers a session and puts it into its user's groups. Returns it and the version its stream begins behind.
 ///
 /// # Errors
-/// `Draining`, `TooMany` sessions, the store.
+/// `Draining`, `UserBanned`, `TooMany` sessions, the store.
 pub(super) async fn join(context: &Rc<Context>, uid: &Uid, device: &Device) -> Result<(Entered, Version), Refusal> {
     if context.hub.shared().is_draining() {
         return Err(Refusal::Draining { retry_after_ms: 1_000 });
     }
+    context.hub.refuse_banned(uid)?;
     // Registered first, so that every change from now on finds the session; its groups are read behind that.
     let entered = {
         let mut shard = context.shard.borrow_mut();
@@ -545,7 +548,7 @@ fn install(
     entered.kept = true;
     let place = entered.place;
     let viewer = Viewer { uid: speaker.seat().uid.clone() };
-    context.writers.borrow_mut().install(place.slot, write, place.session, wire, viewer, clock::now_ms());
+    context.writers.borrow_mut().install(place.slot, write, place.session, (wire, viewer), client, clock::now_ms());
     let mut shard = context.shard.borrow_mut();
     if let Some(slot) = shard.slot(place.slot, place.session) {
         slot.outbox.push_control_front(Control::Raw(first));

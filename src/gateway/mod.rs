@@ -6,7 +6,7 @@
 //! Invariants: no queue is waited for; a read half stops reading at its in-flight cap and nothing else; a panic ends one
 //! connection, in a shard it ends the process, since state may be wrong.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
@@ -21,6 +21,7 @@ use crate::clock;
 use crate::credentials::Credentials;
 use crate::hub::Hub;
 use crate::hub::inbox::Inbox;
+use crate::hub::sessions::Passed;
 use crate::hub::shard::{Shard, ShardEvent};
 use crate::proxies::Proxies;
 
@@ -103,6 +104,34 @@ pub(crate) struct Context {
     pub read_buffer: RefCell<Box<[u8]>>,
     /// Where payloads are decrypted.
     pub opened: RefCell<Vec<u8>>,
+    /// What is read just now, until it is added to its connection's counts.
+    pub taken: Taken,
+}
+
+/// What one read of a connection came to.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    packets: Cell<u32>,
+    messages: Cell<u32>,
+    message_bytes: Cell<u64>,
+}
+
+impl Taken {
+    /// Counts a frame or packet.
+    pub fn packet(&self) {
+        self.packets.set(self.packets.get() + 1);
+    }
+
+    /// Counts a message and its payload.
+    pub fn message(&self, payload_bytes: usize) {
+        self.messages.set(self.messages.get() + 1);
+        self.message_bytes.set(self.message_bytes.get() + payload_bytes as u64);
+    }
+
+    fn take(&self, bytes: usize) -> Passed {
+        let (messages, packets) = (self.messages.take(), self.packets.take());
+        Passed { messages, packets, message_bytes: self.message_bytes.take(), bytes: bytes as u64 }
+    }
 }
 
 /// Bytes one read takes at most.
@@ -295,6 +324,7 @@ async fn run_shard(
         front: front.clone(),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
         opened: RefCell::new(Vec::new()),
+        taken: Taken::default(),
     });
     tokio::task::spawn_local(turns(context.clone(), index));
     tokio::task::spawn_local(writer::flusher(context.clone()));
@@ -375,13 +405,19 @@ async fn turns(context: Rc<Context>, index: usize) {
         let mut shard = context.shard.borrow_mut();
         shard.set_clock(clock::now_ms());
         for event in events.drain(..) {
-            shard.apply(event);
+            match event {
+                ShardEvent::Describe { places, reply } => {
+                    // Who asked may have gone.
+                    let _ = reply.send(context.writers.borrow().describe(&mut shard, &places));
+                }
+                event => shard.apply(event),
+            }
         }
         shard.finish_turn();
     }
 }
 
-/// Once a second: idle connections, heartbeats, lanes, memory.
+/// Once a second: idle connections, heartbeats, lanes, memory, and what was read and written into the server's metrics.
 async fn care(context: Rc<Context>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -390,7 +426,10 @@ async fn care(context: Rc<Context>) {
         let now_ms = clock::now_ms();
         let mut shard = context.shard.borrow_mut();
         shard.set_clock(now_ms);
-        context.writers.borrow_mut().check_idle(&mut shard, now_ms, &context.limits);
+        let mut writers = context.writers.borrow_mut();
+        writers.check_idle(&mut shard, now_ms, &context.limits);
+        writers.publish(context.hub.metrics());
+        drop(writers);
         shard.sweep();
         shard.finish_turn();
     }
