@@ -174,7 +174,8 @@ impl App {
             websocket: bind("listen.socket", config.listen.socket)?,
             wukong_tcp: config.wukong.tcp_listen.map(|addr| bind("wukong.tcp_listen", addr)).transpose()?,
         };
-        let gateway = Gateway::start(doors, hub.clone(), credentials.clone(), gateway_limits(config))?;
+        let gateway =
+            Gateway::start(doors, hub.clone(), credentials.clone(), gateway_limits(config), config.listen.proxies()?)?;
         // With the ports that were taken for 0.
         let mut bound = config.clone();
         bound.listen.socket = gateway.addr();
@@ -352,6 +353,7 @@ pub(crate) fn hub_limits(config: &Config) -> HubLimits {
             revoke_within_s: config.messages.revoke_within_s,
             edit_within_s: config.messages.edit_within_s,
             reactions_max: config.messages.reactions_max,
+            contacts_only: !config.wukong.whitelist_off_of_person,
         },
     }
 }
@@ -373,5 +375,6 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
         history_max: HISTORY_MAX,
         wukong_encryption: config.wukong.encryption,
         wukong_token_auth: config.wukong.token_auth,
+        proxy_protocol: config.listen.proxy_protocol,
     }
 }

@@ -47,6 +47,7 @@ pub mod sessions;
 pub mod shard;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod traffic;
 
 use administration::AdminOp;
 use broker::{Broker, Home, SingleNode};

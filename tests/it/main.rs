@@ -33,6 +33,7 @@ mod limits;
 mod micro;
 mod ordering;
 mod presence;
+mod proxies;
 mod raw;
 mod send_ack;
 mod slow_consumer;

@@ -3,7 +3,6 @@
 //! A failure CONNACK makes the SDKs give up until a person acts (wukongim-wire.md 3.5), so only what a person must mend is
 //! answered with one: a wrong token, a ban, a missing key. What passes by itself closes the connection, and they come back.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,8 +11,8 @@ use protocol::close::CloseReason;
 use protocol::ids::{DeviceFlag, DeviceId, Uid};
 use protocol::wukong::{Cipher, ConnAck, Connect, KeyError, Packet, Reason, Version};
 
-use super::Session;
 use super::keys::salt;
+use super::{Session, reason_of};
 use crate::clock;
 use crate::domain::identity::Identity;
 use crate::domain::refusal::{ErrorKind, Refusal};
@@ -57,9 +56,6 @@ pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admit
 
 /// Registers the session of a user whose token was right.
 async fn enter(context: &Rc<Context>, (uid, device): (Uid, Device)) -> Result<Admitted, Denied> {
-    if context.hub.is_banned(uid.clone()).await.map_err(|refusal| denied(context, refusal))? {
-        return Err(Denied::Answer(Reason::BAN));
-    }
     let (entered, _) = join(context, &uid, &device).await.map_err(|refusal| denied(context, refusal))?;
     Ok(Admitted { entered, uid, master: device.master })
 }
@@ -67,6 +63,9 @@ async fn enter(context: &Rc<Context>, (uid, device): (Uid, Device)) -> Result<Ad
 /// A refusal, counted, as what it means for the client.
 fn denied(context: &Context, refusal: Refusal) -> Denied {
     context.hub.metrics().refused(refusal.code());
+    if refusal == Refusal::UserBanned {
+        return Denied::Answer(reason_of(&refusal));
+    }
     match refusal.kind() {
         ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid => {
             Denied::Answer(Reason::AUTH_FAIL)
@@ -140,7 +139,7 @@ pub async fn open(context: &Rc<Context>, framed: bool, connect: &Connect<'_>) ->
         None => (None, String::new(), String::new()),
     };
     let mut session = Session::new(version, cipher, framed, now_ms);
-    session.commands = admitted.master.then(RefCell::default);
+    session.commands = admitted.master.then(Default::default);
     let ack = connack(version, connect, Reason::SUCCESS, &server_key, &salt);
     let mut answer = Vec::new();
     session.append(&Packet::ConnAck(ack), &mut answer);
