@@ -521,7 +521,13 @@ pub const KEYS: &[Key] = &[
         "webhook.secret_file",
         Kind::Text,
         "file",
-        "A file that holds the key its calls are signed with (HMAC-SHA256). Empty: none, the calls are not signed.",
+        "A file that holds the key its calls are signed with (HMAC-SHA256). Up to three more lines: keys before it, which sign too. Empty: none, the calls are not signed.",
+    ),
+    key(
+        "webhook.ca_file",
+        Kind::Text,
+        "file",
+        "A file with authorities in PEM, such as a company's own, whose certificates https endpoints may have, besides the system's. Empty: none.",
     ),
     key(
         "webhook.secret",

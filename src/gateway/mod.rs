@@ -104,6 +104,8 @@ pub(crate) struct Context {
     pub read_buffer: RefCell<Box<[u8]>>,
     /// Where payloads are decrypted.
     pub opened: RefCell<Vec<u8>>,
+    /// What encrypted sessions agree on keys with.
+    pub keys: wukong::KeyRing,
     /// What is read just now, until it is added to its connection's counts.
     pub taken: Taken,
 }
@@ -324,6 +326,7 @@ async fn run_shard(
         front: front.clone(),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
         opened: RefCell::new(Vec::new()),
+        keys: wukong::KeyRing::default(),
         taken: Taken::default(),
     });
     tokio::task::spawn_local(turns(context.clone(), index));

@@ -591,6 +591,11 @@ impl Hub {
         self.commit(None, Record::ApiKey(key).into(), (0, 0)).await.map(drop)
     }
 
+    /// The API key of a secret, also a revoked one.
+    pub fn api_key(&self, secret: &CredentialHash) -> Option<ApiKey> {
+        self.shared.store.api_key(secret)
+    }
+
     /// All API keys, revoked ones too.
     pub fn api_keys(&self) -> Vec<ApiKey> {
         self.shared.store.api_keys()

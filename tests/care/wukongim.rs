@@ -291,7 +291,7 @@ async fn a_wukongim_is_moved_with_its_seqs_names_and_read_positions() {
     for said in [
         "read: 3 users (0 of them found on the way), 3 channels",
         "read: 47 messages now, 0 by earlier runs",
-        "1 conversations with channels of type 6",
+        "1 conversations and channels of type 6",
         "without members, since --channels does not name them: club",
         "allow lists are not taken over, set them again: team",
         "5 messages were not in it",

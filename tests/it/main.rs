@@ -40,5 +40,7 @@ mod slow_consumer;
 mod sync;
 mod sync_props;
 mod webhook;
+mod webhook_changes;
+mod webhook_tls;
 mod wire_features;
 mod wukong;

@@ -1,7 +1,8 @@
 //! `import wukongim`: reads a running WuKongIM through its public HTTP API, writes what it has as an export, and imports that.
 //!
-//! Owns what is asked in which order and what becomes of the answers. `source` knows the API, `staging` the files, the
-//! store's care the export format and the import. What cannot be read, and why, is in docs/wukong-migration.md.
+//! Owns what is asked in which order and what becomes of the answers. `source` knows the API, `catalogue` what v2 lists of
+//! itself, `staging` the files, `export` what is written, the store's care the export format and the import. What cannot be
+//! read, and why, is in docs/wukong-migration.md.
 //!
 //! Invariants: a seq is never renumbered, a missing one is a hole; what was read once is not read again, so a second run
 //! fetches what is new; nothing is guessed without the outcome saying so.
@@ -9,10 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -20,26 +21,27 @@ use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, Uid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::source::{Message, Source, key_of};
-use self::staging::{Person, Seen, Staging};
+use self::export::{holes, seq_of, time_ms};
+use self::source::{Header, Message, Source, key_of};
+use self::staging::{Lists, Person, Seen, Staging};
 use super::care::{Shown, print_import};
 use super::{Exit, Failure};
 use crate::clock;
 use crate::config::Config;
+use crate::credentials::CREDENTIAL_BYTES_MAX;
 use crate::store::care::Progress;
-use crate::store::care::export::{INDEX, SERVER};
 use crate::store::care::import::import;
 
+mod catalogue;
+mod export;
 mod source;
 mod staging;
 
 /// WuKongIM looks at a user's newest 1,000 conversations, as it is shipped (`conversation.userMaxCount`), and leaves some of
 /// them out. From so many on there may be others.
 const ROWS_SHOWN: usize = 900;
-/// More missing seqs in a row than this are taken for a mistake.
-const HOLES_MAX: u64 = 1_000_000;
-/// Members of one line.
-const MEMBERS_PER_LINE: usize = 10_000;
+/// The kind of stored conversations with messages, not commands.
+const CHAT: u8 = 0;
 /// The sender of messages without one: WuKongIM's own system user.
 const SYSTEM_UID: &str = "____system";
 
@@ -51,15 +53,18 @@ pub(super) struct WukongimArgs {
     /// WuKongIM's manager token, when it has one
     #[arg(long, value_name = "TOKEN", env = "WUKONGIM_MANAGER_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Users, a uid per line; peers and members found on the way are added
+    /// Users, a uid per line, beside those v2 lists; peers and members found on the way are added
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
-    /// Groups and customer service channels, one per line, as the JSON that POST /channel takes
+    /// Groups and customer service channels, one per line, as the JSON that POST /channel takes, beside those v2 lists
     #[arg(long, value_name = "FILE")]
     channels: Option<PathBuf>,
     /// Take a user who has a conversation with a group that --channels does not name for a member of it
     #[arg(long)]
     members_from_conversations: bool,
+    /// Take the tokens of v2's users over, so that clients keep theirs
+    #[arg(long)]
+    tokens: bool,
     /// Read only, import later: the next run fetches what is new
     #[arg(long)]
     download_only: bool,
@@ -89,8 +94,18 @@ struct Spec {
 struct Plan {
     spec: Option<Spec>,
     members: BTreeSet<String>,
+    denied: BTreeSet<String>,
+    allowed: BTreeSet<String>,
     /// Users who have a conversation with it, and how far they read.
     seen: BTreeMap<String, u64>,
+}
+
+/// A user's token.
+struct Token {
+    uid: String,
+    device_flag: u8,
+    device_level: u8,
+    token: String,
 }
 
 /// What a run read and what it could not take over.
@@ -103,7 +118,12 @@ struct Told {
     requests_saved: u64,
     other_types: BTreeMap<u8, u64>,
     without_members: Vec<String>,
-    allow_lists: Vec<String>,
+    is_listed: bool,
+    lists: u64,
+    system_users: usize,
+    tokens: usize,
+    tokens_left: u64,
+    headless: u64,
     renamed: u64,
     ahead: u64,
     streams: u64,
@@ -123,15 +143,27 @@ impl fmt::Display for Told {
         for (number, count) in &self.other_types {
             writeln!(
                 f,
-                "left out: {count} conversations with channels of type {number}, which this server does not have"
+                "left out: {count} conversations and channels of type {number}, which this server does not have"
             )?;
         }
         if !self.without_members.is_empty() {
             let names = list(&self.without_members);
             writeln!(f, "without members, since --channels does not name them: {names}")?;
         }
-        if !self.allow_lists.is_empty() {
-            writeln!(f, "allow lists are not taken over, set them again: {}", list(&self.allow_lists))?;
+        let Self { lists, system_users, tokens, .. } = self;
+        writeln!(
+            f,
+            "read: {lists} users on lists of channels and of users, {system_users} system users, {tokens} tokens"
+        )?;
+        if !self.is_listed {
+            writeln!(f, "this WuKongIM does not list users, channels, members and deny lists: set deny lists again")?;
+        }
+        if self.tokens_left > 0 {
+            writeln!(f, "{} tokens are empty, too long or of unknown devices: left out", self.tokens_left)?;
+        }
+        if self.headless > 0 {
+            let count = self.headless;
+            writeln!(f, "{count} messages came first, without header flags, as v2 tells them: they count as unread")?;
         }
         if self.renamed > 0 {
             writeln!(f, "{} messages had no client_msg_no that can be kept: named after their id", self.renamed)?;
@@ -162,7 +194,9 @@ pub(super) fn run(config: &Config, args: &WukongimArgs) -> Result<Exit, Failure>
     let source = Source::new(&args.from, args.token.clone())?;
     let staging = Staging::open(data_dir, args.from.trim_end_matches('/'))?;
     let mut shown = Shown::new();
-    let mut migration = Migration { args, source, staging, told: Told::default(), shown: &mut shown };
+    let told = Told::default();
+    let (system_users, tokens) = (Vec::new(), Vec::new());
+    let mut migration = Migration { args, source, staging, told, shown: &mut shown, system_users, tokens };
     let plans = migration.read()?;
     let export = if args.download_only { None } else { Some(migration.write_export(&plans)?) };
     let Migration { staging, told, .. } = migration;
@@ -189,6 +223,8 @@ struct Migration<'a> {
     staging: Staging,
     told: Told,
     shown: &'a mut Shown,
+    system_users: Vec<String>,
+    tokens: Vec<Token>,
 }
 
 impl Migration<'_> {
@@ -220,10 +256,74 @@ impl Migration<'_> {
                 Ok(())
             })?;
         }
-        ensure!(!wanted.is_empty(), "WuKongIM lists no users: name some with --users, or members with --channels");
+        self.told.is_listed = self.source.has_catalogue()?;
+        if self.told.is_listed {
+            self.read_catalogue(&mut wanted, &mut plans)?;
+        }
+        ensure!(!wanted.is_empty(), "this WuKongIM lists no users: name some with --users, or members with --channels");
+        self.system_users = valid("/user/systemuids", self.source.system_users()?)?;
+        self.told.system_users = self.system_users.len();
         self.read_people(wanted, &mut plans)?;
-        self.read_channels(&plans)?;
+        self.read_channels(&mut plans)?;
         Ok(plans)
+    }
+
+    /// Reads which users and channels there are, and the channels' members. What --channels says of a channel stands.
+    fn read_catalogue(
+        &mut self,
+        wanted: &mut BTreeSet<String>,
+        plans: &mut BTreeMap<ChannelKey, Plan>,
+    ) -> anyhow::Result<()> {
+        wanted.extend(valid("/cluster/users", self.source.listed_users()?)?);
+        let channels = self.source.listed_channels()?;
+        let count = channels.len();
+        for (done, listed) in channels.into_iter().enumerate() {
+            let Ok(channel_type) = ChannelType::from_wire(listed.channel_type) else {
+                *self.told.other_types.entry(listed.channel_type).or_default() += 1;
+                continue;
+            };
+            let spec = Spec { ban: listed.ban, disband: listed.disband, ..Spec::default() };
+            if channel_type == ChannelType::Person {
+                // What a back end set of a user, such as a ban, is kept in the user's channel with oneself.
+                if (spec.ban, spec.disband) != (0, 0) {
+                    let uid =
+                        Uid::new(&listed.channel_id).map_err(|error| anyhow!("/cluster/channels: uid {error}"))?;
+                    plans.entry(ChannelKey::person(&uid, &uid)).or_default().spec = Some(spec);
+                }
+                continue;
+            }
+            let key = ChannelKey::named(&listed.channel_id, channel_type);
+            let key = key.map_err(|error| anyhow!("/cluster/channels: {:?} {error}", listed.channel_id))?;
+            let plan = plans.entry(key.clone()).or_default();
+            if plan.spec.as_ref().is_none_or(|spec| spec.subscribers.is_none()) {
+                let members = self.source.subscribers(&key)?.unwrap_or_default();
+                plan.members = valid("/cluster/channels: subscribers", members)?.into_iter().collect();
+                wanted.extend(plan.members.iter().cloned());
+            }
+            plan.spec.get_or_insert(spec);
+            self.tell("members", done + 1, count);
+        }
+        if self.args.tokens {
+            self.read_tokens()?;
+        }
+        Ok(())
+    }
+
+    fn read_tokens(&mut self) -> anyhow::Result<()> {
+        for device in self.source.devices()? {
+            let is_token = !device.token.is_empty() && device.token.len() <= CREDENTIAL_BYTES_MAX;
+            match u8::try_from(device.device_flag) {
+                Ok(device_flag) if is_token && Uid::new(&device.uid).is_ok() => self.tokens.push(Token {
+                    uid: device.uid,
+                    device_flag,
+                    device_level: device.device_level,
+                    token: device.token,
+                }),
+                _ => self.told.tokens_left += 1,
+            }
+        }
+        self.told.tokens = self.tokens.len();
+        Ok(())
     }
 
     /// Reads the conversations of everybody wanted, and of every peer that turns up.
@@ -262,6 +362,12 @@ impl Migration<'_> {
                 }
                 plans.entry(key).or_default().seen.insert(uid.clone(), seen.read);
             }
+            if person.has_system {
+                // Never shown among a user's conversations.
+                let (user, system) = (Uid::from_stored(&uid), Uid::from_stored(SYSTEM_UID));
+                plans.entry(ChannelKey::person(&user, &system)).or_default();
+            }
+            self.told.lists += (person.lists.denied.len() + person.lists.allowed.len()) as u64;
             done += 1;
             self.tell("users", done, met.len());
         }
@@ -294,17 +400,46 @@ impl Migration<'_> {
             };
             found.push(Seen { id, channel_type: row.channel_type, read });
         }
-        Ok(Person { uid: uid.to_owned(), is_cut, rows: found })
+        if is_cut && self.told.is_listed {
+            let known: BTreeSet<(u8, String)> = found.iter().map(|seen| (seen.channel_type, seen.id.clone())).collect();
+            for row in self.source.stored_rows(uid)? {
+                let is_known = known.contains(&(row.channel_type, row.channel_id.clone()));
+                let is_systems = ChannelKey::from_stored(&row.channel_id, ChannelType::Person)
+                    .pair()
+                    .is_some_and(|(a, b)| a.as_str() == SYSTEM_UID || b.as_str() == SYSTEM_UID);
+                if row.kind == CHAT && !is_known && !is_systems {
+                    let (id, read) = (row.channel_id, row.readed_to_msg_seq);
+                    found.push(Seen { id, channel_type: row.channel_type, read });
+                }
+            }
+        }
+        let system = ChannelKey::person(&asker, &Uid::from_stored(SYSTEM_UID));
+        let has_system = uid != SYSTEM_UID && self.source.max_seq(&system)?.is_some_and(|seq| seq > 0);
+        let lists = self.read_lists(uid, ChannelType::Person)?;
+        Ok(Person { uid: uid.to_owned(), is_cut, rows: found, lists, has_system })
     }
 
-    fn read_channels(&mut self, plans: &BTreeMap<ChannelKey, Plan>) -> anyhow::Result<()> {
-        for (done, (key, plan)) in plans.iter().enumerate() {
+    /// Who is on the lists of a channel, or of a user (type person, the bare uid).
+    fn read_lists(&self, id: &str, channel_type: ChannelType) -> anyhow::Result<Lists> {
+        let denied = match self.told.is_listed {
+            true => self.source.denied(id, channel_type)?.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let allowed = self.source.allowed(id, channel_type)?;
+        Ok(Lists { denied: valid("a deny list", denied)?, allowed: valid("an allow list", allowed)? })
+    }
+
+    fn read_channels(&mut self, plans: &mut BTreeMap<ChannelKey, Plan>) -> anyhow::Result<()> {
+        let count = plans.len();
+        for (done, (key, plan)) in plans.iter_mut().enumerate() {
             self.read_channel(key, plan).with_context(|| format!("channel {}", name_of(key)))?;
-            if key.channel_type() == ChannelType::Group && self.source.allowed(key)? > 0 {
-                self.told.allow_lists.push(key.channel_id().to_owned());
+            if key.channel_type() == ChannelType::Group {
+                let lists = self.read_lists(key.channel_id(), ChannelType::Group)?;
+                self.told.lists += (lists.denied.len() + lists.allowed.len()) as u64;
+                (plan.denied, plan.allowed) = (lists.denied.into_iter().collect(), lists.allowed.into_iter().collect());
             }
             self.told.channels += 1;
-            self.tell("channels", done + 1, plans.len());
+            self.tell("channels", done + 1, count);
         }
         Ok(())
     }
@@ -320,14 +455,18 @@ impl Migration<'_> {
             None => plan.seen.keys().chain(&plan.members).next().map_or(SYSTEM_UID, String::as_str).to_owned(),
         };
         loop {
-            let page = self.source.messages(&looker, key, head + 1)?;
-            let messages = page.messages.unwrap_or_default();
-            if messages.is_empty() {
-                break;
-            }
-            let mut lines = Vec::new();
-            for message in messages {
+            // v2 forgets the header flags of each page's first message: the last known one is read again as that.
+            let page = self.source.messages(&looker, key, head.max(1))?;
+            let (mut lines, known) = (Vec::new(), head);
+            for (nth, mut message) in page.messages.unwrap_or_default().into_iter().enumerate() {
                 let seq = message.message_seq;
+                if nth == 0 && seq == known {
+                    continue;
+                }
+                if nth == 0 && self.told.is_listed && message.header == Header::default() {
+                    message.header.red_dot = 1;
+                    self.told.headless += 1;
+                }
                 ensure!(seq > head, "message_seq {seq} came after {head}: messages must ascend");
                 holes(&mut lines, head + 1, seq, message.timestamp)?;
                 let line = self.line(&message).with_context(|| format!("message_seq {seq}"))?;
@@ -336,7 +475,7 @@ impl Migration<'_> {
                 head = seq;
             }
             file.append(&lines)?;
-            if page.more == 0 {
+            if page.more == 0 || head == known {
                 break;
             }
         }
@@ -375,96 +514,18 @@ impl Migration<'_> {
             "expire_s": message.expire, "payload": STANDARD.encode(payload),
         }))
     }
+}
 
-    /// Writes what was read as an export.
-    fn write_export(&mut self, plans: &BTreeMap<ChannelKey, Plan>) -> anyhow::Result<PathBuf> {
-        let dir = self.staging.export()?;
-        let (people, _) = self.staging.people()?;
-        let cut: BTreeMap<String, bool> = people.into_iter().map(|person| (person.uid, person.is_cut)).collect();
-        let now_ms = clock::now_ms();
-        let mut server = Lines::create(&dir.join(SERVER))?;
-        for uid in cut.keys() {
-            server.put(&json!({"kind": "user", "uid": uid, "timestamp_ms": now_ms}))?;
-        }
-        server.end()?;
-        let mut index = Vec::new();
-        for (number, (key, plan)) in plans.iter().enumerate() {
-            let name = format!("{number:010}.ndjson");
-            let mut out = Lines::create(&dir.join(&name))?;
-            let raw = self.staging.channel_path(key);
-            let first = first_line(&raw)?.map(|line| time_of(&line)).unwrap_or(now_ms);
-            out.put(&json!({
-                "kind": "channel", "number": number, "channel_id": key.channel_id(),
-                "channel_type": key.channel_type().to_wire(), "timestamp_ms": first,
-            }))?;
-            if let Some(spec) = &plan.spec {
-                out.put(&json!({
-                    "kind": "settings", "ban": spec.ban != 0, "disband": spec.disband != 0,
-                    "send_ban": spec.send_ban != 0, "large": spec.large != 0,
-                    "allow_stranger": spec.allow_stranger != 0, "timestamp_ms": first,
-                }))?;
-            }
-            let members: Vec<&String> = plan.members.iter().collect();
-            for uids in members.chunks(MEMBERS_PER_LINE) {
-                out.put(&json!({"kind": "members_added", "join_floor": 0, "uids": uids, "timestamp_ms": first}))?;
-            }
-            let last = out.copy(&raw)?;
-            let head = last.as_deref().map(seq_of).transpose()?.unwrap_or(0);
-            let at = last.as_deref().map_or(first, time_of);
-            for (uid, read) in &plan.seen {
-                let read = (*read).min(head);
-                out.put(&json!({"kind": "read", "uid": uid, "message_seq": read, "timestamp_ms": at}))?;
-            }
-            let pair = key.pair().map(|(a, b)| [a.as_str().to_owned(), b.as_str().to_owned()]);
-            let unseen = pair.iter().flatten().chain(&plan.members).filter(|uid| !plan.seen.contains_key(*uid));
-            for uid in unseen.collect::<BTreeSet<_>>() {
-                // Deleted, or not among the newest: WuKongIM does not show it to the user.
-                if head > 0 && cut.get(uid) == Some(&false) {
-                    let line = json!({"kind": "conversation_deleted", "uid": uid, "delete_floor": head});
-                    out.put_at(line, at)?;
-                } else if head > 0 {
-                    out.put_at(json!({"kind": "read", "uid": uid, "message_seq": head}), at)?;
-                }
-            }
-            out.end()?;
-            writeln!(index, "{}", json!({"file": name, "head_seq": head}))?;
-            self.tell("writing the export", number + 1, plans.len());
-        }
-        // Last: without it nothing is whole.
-        fs::write(dir.join(INDEX), index).context("cannot write the list of channels")?;
-        Ok(dir)
+/// Uids as this server takes them.
+fn valid(of: &str, uids: Vec<String>) -> anyhow::Result<Vec<String>> {
+    for uid in &uids {
+        Uid::new(uid).map_err(|error| anyhow!("{of}: uid {uid:?} {error}"))?;
     }
+    Ok(uids)
 }
 
 fn name_of(key: &ChannelKey) -> String {
     format!("{}:{}", key.channel_id(), key.channel_type().to_wire())
-}
-
-/// Unix seconds as milliseconds; what cannot be is the beginning of time.
-fn time_ms(seconds: i64) -> u64 {
-    u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000).max(1)
-}
-
-/// Lines for the seqs from `first` up to before `end`, which the source does not have.
-fn holes(lines: &mut Vec<u8>, first: u64, end: u64, timestamp: i64) -> anyhow::Result<()> {
-    let count = end.saturating_sub(first);
-    if count > HOLES_MAX {
-        bail!("{count} messages are missing from message_seq {first} on: that cannot be right");
-    }
-    let at = time_ms(timestamp).min(clock::now_ms());
-    for seq in first..end {
-        writeln!(lines, "{}", json!({"kind": "hole", "message_seq": seq, "timestamp_ms": at}))?;
-    }
-    Ok(())
-}
-
-fn seq_of(line: &str) -> anyhow::Result<u64> {
-    let line: Value = serde_json::from_str(line).context("a staged line is damaged")?;
-    line["message_seq"].as_u64().context("a staged line has no message_seq")
-}
-
-fn time_of(line: &str) -> u64 {
-    serde_json::from_str::<Value>(line).ok().and_then(|line| line["timestamp_ms"].as_u64()).unwrap_or(1)
 }
 
 /// A channel of --channels.
@@ -490,54 +551,4 @@ fn read_lines(path: &Path, each: &mut dyn FnMut(&str) -> anyhow::Result<()>) -> 
         }
     }
     Ok(())
-}
-
-fn first_line(path: &Path) -> anyhow::Result<Option<String>> {
-    let mut line = String::new();
-    match File::open(path) {
-        Ok(file) => BufReader::new(file).read_line(&mut line)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    Ok(Some(line).filter(|line| !line.is_empty()))
-}
-
-/// A file of an export in the making.
-struct Lines {
-    out: BufWriter<File>,
-    count: u64,
-}
-
-impl Lines {
-    fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { out: BufWriter::new(file), count: 0 })
-    }
-
-    fn put(&mut self, line: &Value) -> anyhow::Result<()> {
-        self.count += 1;
-        writeln!(self.out, "{line}").context("cannot write the export")
-    }
-
-    fn put_at(&mut self, mut line: Value, at_ms: u64) -> anyhow::Result<()> {
-        line["timestamp_ms"] = json!(at_ms);
-        self.put(&line)
-    }
-
-    /// Copies the lines of a staged file; returns the last one.
-    fn copy(&mut self, from: &Path) -> anyhow::Result<Option<String>> {
-        let mut from = BufReader::new(File::open(from).with_context(|| format!("cannot read {}", from.display()))?);
-        let (mut line, mut last) = (String::new(), None);
-        while from.read_line(&mut line)? > 0 {
-            self.out.write_all(line.as_bytes())?;
-            self.count += 1;
-            last = Some(std::mem::take(&mut line));
-        }
-        Ok(last)
-    }
-
-    fn end(mut self) -> anyhow::Result<()> {
-        writeln!(self.out, "{}", json!({"kind": "end", "lines": self.count}))?;
-        self.out.flush().context("cannot write the export")
-    }
 }

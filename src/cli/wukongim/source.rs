@@ -18,6 +18,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::catalogue::escaped;
+
 /// Longest answer read: a page of messages of the largest size fits.
 const ANSWER_BYTES_MAX: usize = 512 << 20;
 /// Longest wait for an answer.
@@ -67,7 +69,7 @@ pub(super) struct Message {
 }
 
 /// Header flags, 0 or 1.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Header {
     #[serde(default)]
     pub red_dot: u8,
@@ -83,6 +85,20 @@ pub(super) struct Page {
     pub messages: Option<Vec<Message>>,
 }
 
+/// An entry of an allow list: a text in v1, a row in v2.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Allowed {
+    Text(String),
+    Row { uid: String },
+}
+
+/// What v2 says where v1 says nothing is there: 400 with this text.
+#[derive(Deserialize)]
+struct Refused {
+    msg: String,
+}
+
 #[derive(Debug, Deserialize)]
 struct MaxSeq {
     message_seq: u64,
@@ -92,8 +108,8 @@ struct MaxSeq {
 enum Answer {
     /// 200.
     Body(Bytes),
-    /// This version has no such route.
-    NoRoute,
+    /// This version has no such route, or there is nothing of this name.
+    NotThere,
 }
 
 /// The server that is read.
@@ -151,31 +167,48 @@ impl Source {
         self.asked("POST", "/channel/messagesync", Some(&body))
     }
 
-    /// The last seq a channel ever gave (5.4); `None`: the server does not tell.
+    /// The last seq a channel ever gave (5.4); `None`: the server does not tell, or it never had such a channel.
     ///
     /// # Errors
     /// As above.
     pub(super) fn max_seq(&self, key: &ChannelKey) -> anyhow::Result<Option<u64>> {
-        let path = format!("/channel/max_message_seq?{}", query_of(key));
+        // The canonical id of a person channel is what v1 and v2 both take.
+        let (id, number) = (escaped(key.channel_id()), key.channel_type().to_wire());
+        let path = format!("/channel/max_message_seq?channel_id={id}&channel_type={number}");
         Ok(self.asked_if_there::<MaxSeq>("GET", &path, None)?.map(|max| max.message_seq))
     }
 
-    /// How many users are on a group's allow list (4.5): texts in v1, objects in v2.
+    /// Who is on the allow list of a channel, or of a user (type person, the bare uid): 4.5.
     ///
     /// # Errors
     /// As above.
-    pub(super) fn allowed(&self, key: &ChannelKey) -> anyhow::Result<usize> {
-        let path = format!("/channel/whitelist?{}", query_of(key));
-        let listed = self.asked_if_there::<Option<Vec<Value>>>("GET", &path, None)?;
-        Ok(listed.flatten().map_or(0, |listed| listed.len()))
+    pub(super) fn allowed(&self, id: &str, channel_type: ChannelType) -> anyhow::Result<Vec<String>> {
+        let path = format!("/channel/whitelist?channel_id={}&channel_type={}", escaped(id), channel_type.to_wire());
+        let listed = self.asked_if_there::<Option<Vec<Allowed>>>("GET", &path, None)?.flatten().unwrap_or_default();
+        Ok(listed.into_iter().map(|(Allowed::Text(uid) | Allowed::Row { uid })| uid).collect())
     }
 
-    fn asked<T: DeserializeOwned>(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
+    /// The system users, without the built-in one (3.3). v1 does not tell.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) fn system_users(&self) -> anyhow::Result<Vec<String>> {
+        let listed = self.asked_if_there::<Option<Vec<String>>>("GET", "/user/systemuids", None)?;
+        Ok(listed.flatten().unwrap_or_default())
+    }
+
+    pub(super) fn asked<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<T> {
         let found = self.asked_if_there(method, path, body)?;
         found.ok_or_else(|| anyhow!("{}{path}: no such route: is this WuKongIM's API port?", self.base))
     }
 
-    fn asked_if_there<T: DeserializeOwned>(
+    /// As above, `None` where there is no such thing.
+    pub(super) fn asked_if_there<T: DeserializeOwned>(
         &self,
         method: &str,
         path: &str,
@@ -187,7 +220,7 @@ impl Source {
         };
         let answer = match self.runtime.block_on(self.answer(method, path, body)).with_context(asked)? {
             Answer::Body(answer) => answer,
-            Answer::NoRoute => return Ok(None),
+            Answer::NotThere => return Ok(None),
         };
         let mut json = serde_json::Deserializer::from_slice(&answer);
         let read = serde_path_to_error::deserialize(&mut json);
@@ -234,7 +267,12 @@ impl Source {
             return Ok(Ok(Answer::Body(body)));
         }
         if status == http::StatusCode::NOT_FOUND {
-            return Ok(Ok(Answer::NoRoute));
+            return Ok(Ok(Answer::NotThere));
+        }
+        if status == http::StatusCode::BAD_REQUEST
+            && serde_json::from_slice::<Refused>(&body).is_ok_and(|refused| refused.msg == "not found")
+        {
+            return Ok(Ok(Answer::NotThere));
         }
         let text: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(200).collect();
         if status.is_server_error() {
@@ -246,12 +284,6 @@ impl Source {
         };
         Ok(Err(anyhow!("answered {status}{hint}: {text}")))
     }
-}
-
-/// The canonical id of a person channel is what v1 and v2 both take.
-fn query_of(key: &ChannelKey) -> String {
-    let id: String = form_urlencoded::byte_serialize(key.channel_id().as_bytes()).collect();
-    format!("channel_id={id}&channel_type={}", key.channel_type().to_wire())
 }
 
 /// The channel a row of a user names; `None`: a type this server does not have.

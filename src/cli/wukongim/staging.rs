@@ -24,6 +24,17 @@ pub(super) struct Person {
     /// As many as the server shows at most: there may be more.
     pub is_cut: bool,
     pub rows: Vec<Seen>,
+    /// Who is on the user's own lists.
+    pub lists: Lists,
+    /// Whether the system user ever wrote to the user.
+    pub has_system: bool,
+}
+
+/// Who is on a channel's lists, or a user's.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Lists {
+    pub denied: Vec<String>,
+    pub allowed: Vec<String>,
 }
 
 /// A channel in a user's conversations: its canonical id.

@@ -5,13 +5,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use protocol::close::CloseReason;
 use protocol::ids::{DeviceFlag, DeviceId, Uid};
-use protocol::wukong::{
-    Cipher, ConnAck, Connect, KeyError, Packet, Reason, SALT_BYTES, ServerSecret, Version, salt_of,
-};
+use protocol::wukong::{Cipher, ConnAck, Connect, KeyError, Packet, Reason, Version};
 
+use super::keys::salt;
 use super::{Session, reason_of};
 use crate::clock;
 use crate::domain::identity::Identity;
@@ -50,7 +50,12 @@ pub struct Admitted {
 /// # Errors
 /// Why not.
 pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admitted, Denied> {
-    let (uid, device) = proven(context, connect).map_err(|refusal| denied(context, refusal))?;
+    let proven = proven(context, connect).map_err(|refusal| denied(context, refusal))?;
+    enter(context, proven).await
+}
+
+/// Registers the session of a user whose token was right.
+async fn enter(context: &Rc<Context>, (uid, device): (Uid, Device)) -> Result<Admitted, Denied> {
     let (entered, _) = join(context, &uid, &device).await.map_err(|refusal| denied(context, refusal))?;
     Ok(Admitted { entered, uid, master: device.master })
 }
@@ -116,15 +121,18 @@ pub struct Opened {
     pub answer: Vec<u8>,
 }
 
-/// Agrees on keys, admits the user and makes the answer; on a failure that is answered, the answer alone.
+/// Checks the token, agrees on keys, admits the user and makes the answer; on a failure that is answered, the answer alone.
 ///
 /// # Errors
 /// The failure CONNACK as it travels, or why the connection is closed without.
 pub async fn open(context: &Rc<Context>, framed: bool, connect: &Connect<'_>) -> Result<Opened, Refused> {
     let version = Version::negotiate(connect.version);
     let denied = |denied| Refused::of(version, framed, connect, denied);
-    let keys = if context.limits.wukong_encryption { Some(agree(version, connect).map_err(denied)?) } else { None };
-    let admitted = admit(context, connect).await.map_err(denied)?;
+    // The token first: who has none costs no agreement on keys.
+    let proven = proven(context, connect).map_err(|refusal| denied(self::denied(context, refusal)))?;
+    let encrypted = context.limits.wukong_encryption;
+    let keys = if encrypted { Some(agree(context, version, connect).map_err(denied)?) } else { None };
+    let admitted = enter(context, proven).await.map_err(denied)?;
     let now_ms = clock::now_ms();
     let (cipher, server_key, salt) = match keys {
         Some((cipher, server_key, salt)) => (Some(cipher), server_key, salt),
@@ -185,17 +193,12 @@ fn wire_ms(ms: u64) -> i64 {
 }
 
 /// Agrees on the session's keys: the cipher, our public key and the salt.
-fn agree(version: Version, connect: &Connect<'_>) -> Result<(Cipher, String, String), Denied> {
-    let mut random = [0; 32 + SALT_BYTES];
-    if let Err(error) = getrandom::fill(&mut random) {
+fn agree(context: &Context, version: Version, connect: &Connect<'_>) -> Result<(Cipher, String, String), Denied> {
+    let (pair, salt) = context.keys.pair(Instant::now()).and_then(|pair| Ok((pair, salt()?))).map_err(|error| {
         tracing::error!(%error, "no randomness for a session's key");
-        return Err(Denied::Close(CloseReason::Internal));
-    }
-    let (mut private, mut salt) = ([0; 32], [0; SALT_BYTES]);
-    private.copy_from_slice(&random[..32]);
-    salt.copy_from_slice(&random[32..]);
-    let (secret, salt) = (ServerSecret::from_random(private), salt_of(salt));
-    let cipher = secret.agree(&connect.client_key, &salt).map_err(|error| {
+        Denied::Close(CloseReason::Internal)
+    })?;
+    let cipher = pair.secret.agree(&connect.client_key, &salt).map_err(|error| {
         // Reason 21 is of version 6 (wukongim-wire.md 3.7 and 4.1).
         let reason = match error {
             KeyError::Empty if version.has_wide_seq() => Reason::CLIENT_KEY_IS_EMPTY,
@@ -203,5 +206,5 @@ fn agree(version: Version, connect: &Connect<'_>) -> Result<(Cipher, String, Str
         };
         Denied::Answer(reason)
     })?;
-    Ok((cipher, secret.public_key(), salt))
+    Ok((cipher, pair.public.clone(), salt))
 }

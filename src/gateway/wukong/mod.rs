@@ -26,9 +26,11 @@ use crate::voices;
 pub(super) mod commands;
 pub(super) mod connect;
 mod intake;
+mod keys;
 
 use commands::Commands;
 pub(super) use intake::{Intake, draft_of};
+pub(super) use keys::KeyRing;
 
 /// The bit of redDot in a packet's first byte.
 const RED_DOT: u8 = 2;

@@ -38,7 +38,8 @@ pub const INDEX: &str = "channels.ndjson";
 /// Users, their settings, relations, files. The order of the files that are no channel's is that of equal times in an import.
 pub const SERVER: &str = "server.ndjson";
 pub(super) const BREAKS: &str = "breaks.ndjson";
-pub(super) const CREDENTIALS: &str = "credentials.ndjson";
+/// Keyed hashes of tokens and API keys; the key is beside it.
+pub const CREDENTIALS: &str = "credentials.ndjson";
 const STATE: &str = "export.state";
 const PART: &str = ".part";
 /// Lines wait in memory for their files up to this many bytes.
