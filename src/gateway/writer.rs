@@ -64,6 +64,9 @@ pub(super) struct Writer {
     sent: Passed,
 }
 
+// Every idle session pays for it.
+const _: () = assert!(size_of::<Writer>() <= 136);
+
 /// The write halves of a shard, by slot.
 #[derive(Default)]
 pub(super) struct Writers {

@@ -92,6 +92,7 @@ async fn connections_show_what_they_carried() {
     rpc.next().await;
     // What was answered was counted before; RECVACK may still be under way.
     assert_eq!(wk.pending().await, []);
+    rpc.ask(&json!({"method": "ping", "id": "p"})).await;
     let page = root.get("/connz").await.json;
     let of = |uid: &str| -> Value {
         let rows = page["connections"].as_array().expect("connections");
