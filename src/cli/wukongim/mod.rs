@@ -455,7 +455,8 @@ impl Migration<'_> {
             None => plan.seen.keys().chain(&plan.members).next().map_or(SYSTEM_UID, String::as_str).to_owned(),
         };
         loop {
-            // v2 forgets the header flags of each page's first message: the last known one is read again as that.
+            // v2.2.5 forgets the header flags of each page's first message: the last known one is read again as that, and the
+            // channel's first is looked up.
             let page = self.source.messages(&looker, key, head.max(1))?;
             let (mut lines, known) = (Vec::new(), head);
             for (nth, mut message) in page.messages.unwrap_or_default().into_iter().enumerate() {
@@ -463,9 +464,14 @@ impl Migration<'_> {
                 if nth == 0 && seq == known {
                     continue;
                 }
-                if nth == 0 && self.told.is_listed && message.header == Header::default() {
-                    message.header.red_dot = 1;
-                    self.told.headless += 1;
+                if nth == 0 && message.header == Header::default() {
+                    message.header = match self.source.header(&looker, key, &message)? {
+                        Some(header) => header,
+                        None => {
+                            self.told.headless += 1;
+                            Header { red_dot: 1, sync_once: 0 }
+                        }
+                    };
                 }
                 ensure!(seq > head, "message_seq {seq} came after {head}: messages must ascend");
                 holes(&mut lines, head + 1, seq, message.timestamp)?;
