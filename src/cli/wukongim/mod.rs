@@ -123,11 +123,26 @@ struct Told {
     system_users: usize,
     tokens: usize,
     tokens_left: u64,
+    /// Names that this server does not take.
+    strange: BTreeSet<String>,
     headless: u64,
     renamed: u64,
     ahead: u64,
     streams: u64,
     cut_users: u64,
+}
+
+impl Told {
+    /// Leaves out what is no uid here. Its own routes take any text for a uid of a list.
+    fn keep_uids(&mut self, uids: &mut Vec<String>) {
+        uids.retain(|uid| {
+            let is_uid = Uid::new(uid).is_ok();
+            if !is_uid {
+                self.strange.insert(uid.clone());
+            }
+            is_uid
+        });
+    }
 }
 
 impl fmt::Display for Told {
@@ -157,6 +172,10 @@ impl fmt::Display for Told {
         )?;
         if !self.is_listed {
             writeln!(f, "this WuKongIM does not list users, channels, members and deny lists: set deny lists again")?;
+        }
+        if !self.strange.is_empty() {
+            let names: Vec<String> = self.strange.iter().map(|name| format!("{name:?}")).collect();
+            writeln!(f, "left out, since this server does not take such names: {}", list(&names))?;
         }
         if self.tokens_left > 0 {
             writeln!(f, "{} tokens are empty, too long or of unknown devices: left out", self.tokens_left)?;
@@ -261,7 +280,8 @@ impl Migration<'_> {
             self.read_catalogue(&mut wanted, &mut plans)?;
         }
         ensure!(!wanted.is_empty(), "this WuKongIM lists no users: name some with --users, or members with --channels");
-        self.system_users = valid("/user/systemuids", self.source.system_users()?)?;
+        self.system_users = self.source.system_users()?;
+        self.told.keep_uids(&mut self.system_users);
         self.told.system_users = self.system_users.len();
         self.read_people(wanted, &mut plans)?;
         self.read_channels(&mut plans)?;
@@ -274,7 +294,9 @@ impl Migration<'_> {
         wanted: &mut BTreeSet<String>,
         plans: &mut BTreeMap<ChannelKey, Plan>,
     ) -> anyhow::Result<()> {
-        wanted.extend(valid("/cluster/users", self.source.listed_users()?)?);
+        let mut users = self.source.listed_users()?;
+        self.told.keep_uids(&mut users);
+        wanted.extend(users);
         let channels = self.source.listed_channels()?;
         let count = channels.len();
         for (done, listed) in channels.into_iter().enumerate() {
@@ -292,13 +314,21 @@ impl Migration<'_> {
                 }
                 continue;
             }
-            let key = ChannelKey::named(&listed.channel_id, channel_type);
-            let key = key.map_err(|error| anyhow!("/cluster/channels: {:?} {error}", listed.channel_id))?;
+            // Its routes that set a channel's flags take any name; its sends do not.
+            let Ok(key) = ChannelKey::named(&listed.channel_id, channel_type) else {
+                self.told.strange.insert(listed.channel_id);
+                continue;
+            };
             let plan = plans.entry(key.clone()).or_default();
             if plan.spec.as_ref().is_none_or(|spec| spec.subscribers.is_none()) {
-                let members = self.source.subscribers(&key)?.unwrap_or_default();
-                plan.members = valid("/cluster/channels: subscribers", members)?.into_iter().collect();
-                wanted.extend(plan.members.iter().cloned());
+                match self.source.subscribers(&key)? {
+                    Some(mut members) => {
+                        self.told.keep_uids(&mut members);
+                        plan.members = members.into_iter().collect();
+                        wanted.extend(plan.members.iter().cloned());
+                    }
+                    None => self.told.without_members.push(key.channel_id().to_owned()),
+                }
             }
             plan.spec.get_or_insert(spec);
             self.tell("members", done + 1, count);
@@ -385,7 +415,7 @@ impl Migration<'_> {
         Ok(())
     }
 
-    fn read_person(&self, uid: &str) -> anyhow::Result<Person> {
+    fn read_person(&mut self, uid: &str) -> anyhow::Result<Person> {
         let asker = Uid::new(uid).map_err(|error| anyhow!("uid {uid:?} {error}"))?;
         let rows = self.source.conversations(uid)?;
         let is_cut = rows.len() >= ROWS_SHOWN;
@@ -420,13 +450,15 @@ impl Migration<'_> {
     }
 
     /// Who is on the lists of a channel, or of a user (type person, the bare uid).
-    fn read_lists(&self, id: &str, channel_type: ChannelType) -> anyhow::Result<Lists> {
-        let denied = match self.told.is_listed {
+    fn read_lists(&mut self, id: &str, channel_type: ChannelType) -> anyhow::Result<Lists> {
+        let mut denied = match self.told.is_listed {
             true => self.source.denied(id, channel_type)?.unwrap_or_default(),
             false => Vec::new(),
         };
-        let allowed = self.source.allowed(id, channel_type)?;
-        Ok(Lists { denied: valid("a deny list", denied)?, allowed: valid("an allow list", allowed)? })
+        let mut allowed = self.source.allowed(id, channel_type)?;
+        self.told.keep_uids(&mut denied);
+        self.told.keep_uids(&mut allowed);
+        Ok(Lists { denied, allowed })
     }
 
     fn read_channels(&mut self, plans: &mut BTreeMap<ChannelKey, Plan>) -> anyhow::Result<()> {
@@ -454,8 +486,11 @@ impl Migration<'_> {
             // v3 wants a member.
             None => plan.seen.keys().chain(&plan.members).next().map_or(SYSTEM_UID, String::as_str).to_owned(),
         };
+        // Asked before the messages: what comes in between is no hole.
+        let max = self.source.max_seq(key)?.unwrap_or(0);
         loop {
-            // v2 forgets the header flags of each page's first message: the last known one is read again as that.
+            // v2.2.5 forgets the header flags of each page's first message: the last known one is read again as that, and the
+            // channel's first is looked up.
             let page = self.source.messages(&looker, key, head.max(1))?;
             let (mut lines, known) = (Vec::new(), head);
             for (nth, mut message) in page.messages.unwrap_or_default().into_iter().enumerate() {
@@ -463,9 +498,14 @@ impl Migration<'_> {
                 if nth == 0 && seq == known {
                     continue;
                 }
-                if nth == 0 && self.told.is_listed && message.header == Header::default() {
-                    message.header.red_dot = 1;
-                    self.told.headless += 1;
+                if nth == 0 && message.header == Header::default() {
+                    message.header = match self.source.header(&looker, key, &message)? {
+                        Some(header) => header,
+                        None => {
+                            self.told.headless += 1;
+                            Header { red_dot: 1, sync_once: 0 }
+                        }
+                    };
                 }
                 ensure!(seq > head, "message_seq {seq} came after {head}: messages must ascend");
                 holes(&mut lines, head + 1, seq, message.timestamp)?;
@@ -480,7 +520,7 @@ impl Migration<'_> {
             }
         }
         // What is missing at the end: the next message must not get one of these seqs.
-        if let Some(max) = self.source.max_seq(key)?.filter(|max| *max > head) {
+        if max > head {
             let mut lines = Vec::new();
             holes(&mut lines, head + 1, max + 1, 0)?;
             file.append(&lines)?;
@@ -514,14 +554,6 @@ impl Migration<'_> {
             "expire_s": message.expire, "payload": STANDARD.encode(payload),
         }))
     }
-}
-
-/// Uids as this server takes them.
-fn valid(of: &str, uids: Vec<String>) -> anyhow::Result<Vec<String>> {
-    for uid in &uids {
-        Uid::new(uid).map_err(|error| anyhow!("{of}: uid {uid:?} {error}"))?;
-    }
-    Ok(uids)
 }
 
 fn name_of(key: &ChannelKey) -> String {

@@ -167,6 +167,27 @@ impl Source {
         self.asked("POST", "/channel/messagesync", Some(&body))
     }
 
+    /// The header flags of a message, which v2 tells rightly when it looks one up by its client_msg_no (5.5). `None`: it does not
+    /// find it.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) fn header(
+        &self,
+        login_uid: &str,
+        key: &ChannelKey,
+        message: &Message,
+    ) -> anyhow::Result<Option<Header>> {
+        let body = json!({
+            "login_uid": login_uid, "channel_id": key.id_for(login_uid), "channel_type": key.channel_type().to_wire(),
+            "client_msg_nos": [message.client_msg_no],
+        });
+        let found = self.asked_if_there::<Page>("POST", "/messages", Some(&body))?.and_then(|page| page.messages);
+        // A name may stand for several messages there.
+        let mut found = found.unwrap_or_default().into_iter();
+        Ok(found.find(|other| other.message_seq == message.message_seq).map(|other| other.header))
+    }
+
     /// The last seq a channel ever gave (5.4); `None`: the server does not tell, or it never had such a channel.
     ///
     /// # Errors

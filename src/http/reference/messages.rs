@@ -1,5 +1,6 @@
 //! Sending.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -184,8 +185,8 @@ fn refused_body(refusal: &Refusal, reason: u8, client_msg_no: String) -> wire::M
 
 /// Sends one message to each of many users.
 ///
-/// Answered when all are on disk. Who could not be written to is in `fail_uids`, why at the same place of `reason`. Needs an API
-/// key with the scope send, or the sender's own credential.
+/// Answered when all are on disk. Who could not be written to, because it is no uid or a rule refuses it, is in `fail_uids`, why
+/// at the same place of `reason`. Needs an API key with the scope send, or the sender's own credential.
 #[utoipa::path(
     post, path = "/message/sendbatch", tag = "messages", request_body = wire::MessageSendBatch,
     responses((status = 200, body = wire::MessageBatchSent), (status = "default", body = ErrorBody))
@@ -198,7 +199,9 @@ async fn message_sendbatch(
     let acting = auth.acting_for(&state, "from_uid", &body.from_uid, Needs::Send).await?;
     let (from_uid, standing) = (acting.uid().clone(), standing_of(&state, &acting));
     at_most("subscribers", &body.subscribers, BATCH_MAX)?;
-    let uids = some_users_of("subscribers", &body.subscribers)?;
+    if body.subscribers.is_empty() {
+        return Err(Refusal::invalid("subscribers", "is needed").into());
+    }
     let payload = payload_of(&body.payload)?;
     let flags = MessageFlags {
         no_persist: body.header.no_persist,
@@ -218,21 +221,32 @@ async fn message_sendbatch(
         durability: Durability::Disk,
     };
     let mut failed: Vec<(usize, String)> = Vec::new();
-    let mut sending = JoinSet::new();
-    for (at, to) in uids.iter().enumerate() {
+    let (mut sending, mut named) = (JoinSet::new(), HashSet::new());
+    for (at, to) in body.subscribers.iter().enumerate() {
+        let to = match Uid::new(to) {
+            Ok(to) => to,
+            // One that is none holds up nobody else's message (v2).
+            Err(error) => {
+                failed.push((at, error.to_string()));
+                continue;
+            }
+        };
+        if !named.insert(to.clone()) {
+            continue;
+        }
         if sending.len() >= BATCH_IN_FLIGHT_MAX
             && let Some(sent) = sending.join_next().await
         {
             note_failed(sent, &mut failed);
         }
-        let (hub, draft) = (state.hub.clone(), draft(to));
+        let (hub, draft) = (state.hub.clone(), draft(&to));
         sending.spawn(async move { (at, hub.send(draft, standing).await) });
     }
     while let Some(sent) = sending.join_next().await {
         note_failed(sent, &mut failed);
     }
     failed.sort_unstable();
-    let (fail_uids, reason) = failed.into_iter().map(|(at, reason)| (uids[at].as_str().to_owned(), reason)).unzip();
+    let (fail_uids, reason) = failed.into_iter().map(|(at, reason)| (body.subscribers[at].clone(), reason)).unzip();
     Ok(Json(wire::MessageBatchSent { fail_uids, reason }))
 }
 
