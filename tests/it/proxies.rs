@@ -120,8 +120,12 @@ async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
         let over_http = root.raw("GET", "/varz", &headers, "").await.status;
         assert_eq!(over_http.as_u16(), if ip.is_some() { 200 } else { 403 }, "{trusted} {list}");
     }
+    // A proxy cannot be blocked: everybody comes through it.
+    let server = server("10.0.0.0/8", false).await;
+    let refused = Caller::root(&server).post("/system/ip/blacklist_add", json!({"ips": [CLIENT, "10.1.2.3"]})).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["field"]), (400, &json!("ips[1]")));
     // Over several lines, as proxies that add one of their own write them.
-    let server = server("127.0.0.1", false).await;
+    let server = self::server("127.0.0.1", false).await;
     let lines = format!("{}{}", forwarded(CLIENT), forwarded(BLOCKED));
     assert!(native(&server, b"", &lines, "u").await.is_none());
     until("all have gone", || server.app.hub().metrics().connections.get() == 0).await;

@@ -325,7 +325,7 @@ fn addresses_of(body: &wire::Addresses) -> Result<Vec<IpAddr>, Problem> {
 /// Refuses connections from addresses.
 ///
 /// Sockets from there are closed without a word, HTTP callers get 403. Connections that are open stay. This machine's own
-/// addresses are refused: nobody could undo it. Needs an API key with the scope admin.
+/// addresses, and those of trusted proxies, are refused: nobody could undo it. Needs an API key with the scope admin.
 #[utoipa::path(
     post, path = "/system/ip/blacklist_add", tag = "operations", request_body = wire::Addresses,
     responses((status = 200, body = Done), (status = "default", body = ErrorBody))
@@ -334,6 +334,9 @@ async fn addresses_block(admin: Admin, Body(body): Body<wire::Addresses>) -> Ans
     let addresses = addresses_of(&body)?;
     if let Some(i) = addresses.iter().position(|address| address.is_loopback() || address.is_unspecified()) {
         return Err(Problem::malformed(format!("ips[{i}]"), "is this machine's own address"));
+    }
+    if let Some(i) = addresses.iter().position(|address| admin.0.proxies.trusts(*address)) {
+        return Err(Problem::malformed(format!("ips[{i}]"), "is a trusted proxy, through which everybody comes"));
     }
     admin.hub().set_blocked_addresses(addresses, true).await?;
     done()
@@ -349,4 +352,36 @@ async fn addresses_block(admin: Admin, Body(body): Body<wire::Addresses>) -> Ans
 async fn addresses_unblock(admin: Admin, Body(body): Body<wire::Addresses>) -> Answer {
     admin.hub().set_blocked_addresses(addresses_of(&body)?, false).await?;
     done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_wukongim_says_them() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            (1_709_251_199_001, "2024-02-29T23:59:59.001Z"),
+            (1_735_689_599_000, "2024-12-31T23:59:59.000Z"),
+            (1_790_000_000_123, "2026-09-21T14:13:20.123Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(moment_of(ms), text);
+        }
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m0s"),
+            (3_600, "1h0m0s"),
+            (3_723, "1h2m3s"),
+            (86_400, "1d0h0m0s"),
+            (366 * 86_400 + 3_723, "1y1d1h2m3s"),
+        ] {
+            assert_eq!(words_of(seconds), text);
+        }
+    }
 }

@@ -120,7 +120,7 @@ pub const ROUTES: &[Route] = &[
     served("GET", "/connz", "1 2", "in order of `id`; no `sort`"),
     served("POST", "/conn/remove", "2", ""),
     served("POST", "/conn/kick", "2", ""),
-    served("POST", "/system/ip/blacklist_add", "1", "not this machine's own addresses"),
+    served("POST", "/system/ip/blacklist_add", "1", "not this machine's own addresses, no trusted proxy"),
     served("POST", "/system/ip/blacklist_remove", "1", ""),
     served("GET", "/system/ip/blacklist", "1", ""),
     refused("*", "/manager/*", "2", MANAGER),
