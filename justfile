@@ -3,7 +3,7 @@ ci:
     bash .ci/run
 
 # WuKongIM's clients from npm and PyPI, and random requests made from the API's own document by a fuzzer from PyPI; with a
-# seed to look further than CI does. One part alone: tests/interop/sdks, tests/interop/api
+# seed to look further than CI does. One part alone: tests/interop/sdks, tests/interop/newcomer, tests/interop/api
 interop seed="1":
     tests/interop/run {{seed}}
 
