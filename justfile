@@ -7,6 +7,10 @@ ci:
 interop seed="1":
     tests/interop/run {{seed}}
 
+# Damaged frames, made from the vectors, to every decoder that reads what a stranger sends; protocol/tests/fuzz.rs.
+fuzz frames="100000000" seed="1":
+    CHINWAG_FUZZ_FRAMES={{frames}} CHINWAG_FUZZ_SEED={{seed}} cargo test --release -p chinwag-protocol --test fuzz -- --nocapture
+
 # Clients, faults and a checker of what they saw, for as many rounds as wanted; docs/faults.md.
 history rounds="100" seed="1":
     CHINWAG_HISTORY_ROUNDS={{rounds}} CHINWAG_HISTORY_SEED={{seed}} cargo test --test history every_promise -- --nocapture
