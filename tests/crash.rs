@@ -6,9 +6,8 @@
 //! `cargo test --test crash -- --rounds 200 --seed 7`, or CHINWAG_CRASH_ROUNDS and CHINWAG_CRASH_SEED.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,10 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+mod process;
+
+use process::Process;
 
 const SENDERS: usize = 6;
 const GROUPS: usize = 4;
@@ -84,62 +87,14 @@ fn payload(name: &str) -> Vec<u8> {
     (0..len).map(|_| rng.random()).collect()
 }
 
-struct Server {
-    child: Child,
-    socket: String,
-    http: String,
-}
-
 fn command(dir: &Path, tight: bool) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
-        command.env_remove(name);
-    }
-    command.current_dir(dir).arg("--data-dir").arg(dir.join("data"));
-    command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "warn"]);
-    command.args(["--set", "wukong.tcp_listen="]);
+    let mut command = process::server(dir, &dir.join("data"), "warn");
     if tight {
         // Kills meet checkpoints and new segments.
         command.args(["--set", "store.checkpoint_interval_ms=100"]);
         command.args(["--set", "store.checkpoint_log_bytes_max=1048576", "--set", "store.segment_bytes_max=1048576"]);
     }
-    command.stdout(Stdio::piped()).stderr(Stdio::inherit());
     command
-}
-
-/// Nothing outlives the test.
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn start(dir: &Path, tight: bool) -> Result<Server> {
-    let mut child = command(dir, tight).spawn().context("the server cannot be started")?;
-    let lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-    let (tell, told) = tokio::sync::oneshot::channel();
-    // Reads on to the end, so that the server never waits for its stdout.
-    std::thread::spawn(move || {
-        let (mut tell, mut found) = (Some(tell), Vec::new());
-        for line in lines.map_while(Result::ok) {
-            if let Some(url) = line.split_whitespace().nth(1).filter(|word| word.contains("://")) {
-                found.push(url.to_owned());
-            }
-            if found.len() == 2
-                && let Some(tell) = tell.take()
-            {
-                let _ = tell.send(found.clone());
-            }
-        }
-    });
-    let mut server = Server { child, socket: String::new(), http: String::new() };
-    let found = tokio::time::timeout(PATIENCE, told).await.context("no banner in time")?;
-    let found = found.context("the server ended while starting")?;
-    for url in found {
-        if url.starts_with("ws") { server.socket = url } else { server.http = url }
-    }
-    Ok(server)
 }
 
 struct Client {
@@ -342,7 +297,7 @@ async fn reader(server: String, key: String, ledger: Arc<Mutex<Ledger>>) -> Resu
 }
 
 /// Checks what a restarted server holds against the ledger.
-async fn verify(server: &Server, key: &str, ledger: &mut Ledger, rng: &mut StdRng, whole: bool) -> Result<()> {
+async fn verify(server: &Process, key: &str, ledger: &mut Ledger, rng: &mut StdRng, whole: bool) -> Result<()> {
     let channels: HashSet<Channel> = ledger.sent.values().map(|sent| sent.channel.clone()).collect();
     let mut stored: HashMap<String, (u64, u64)> = HashMap::new();
     let mut clients: HashMap<String, Client> = HashMap::new();
@@ -442,7 +397,7 @@ async fn verify(server: &Server, key: &str, ledger: &mut Ledger, rng: &mut StdRn
     }
 }
 
-async fn make_groups(server: &Server, key: &str) -> Result<()> {
+async fn make_groups(server: &Process, key: &str) -> Result<()> {
     let mut members: Vec<String> = (0..SENDERS).map(|n| format!("s{n}")).collect();
     members.push("reader".into());
     for n in 0..GROUPS {
@@ -464,12 +419,12 @@ async fn run(rounds: u32, seed: u64) -> Result<()> {
         let tight = rng.random_bool(0.6);
         if round > 1 && rng.random_bool(0.3) {
             // Killed while it starts, replays or rebuilds.
-            let mut child = command(dir.path(), tight).spawn()?;
+            let mut child = command(dir.path(), tight).stdout(Stdio::null()).spawn()?;
             tokio::time::sleep(Duration::from_millis(rng.random_range(1..150))).await;
             child.kill()?;
             child.wait()?;
         }
-        let mut server = start(dir.path(), tight).await?;
+        let mut server = Process::started(command(dir.path(), tight)).await?;
         if round == 1 {
             key = std::fs::read_to_string(dir.path().join("data/root.key"))?.trim().to_owned();
             make_groups(&server, &key).await?;
@@ -486,8 +441,7 @@ async fn run(rounds: u32, seed: u64) -> Result<()> {
         }
         tasks.spawn(reader(server.socket.clone(), key.clone(), ledger.clone()));
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..700))).await;
-        server.child.kill()?;
-        server.child.wait()?;
+        server.kill()?;
         while let Some(ended) = tasks.join_next().await {
             // Each ends because the server is gone; what it found wrong before is told apart.
             let error = ended?.err().map(|error| format!("{error:#}")).unwrap_or_default();
@@ -501,19 +455,10 @@ async fn run(rounds: u32, seed: u64) -> Result<()> {
         };
         println!("round {round}: tight {tight}, {sent} sent, {acked} acked, verified after {verified_ms} ms");
     }
-    let mut server = start(dir.path(), true).await?;
+    let mut server = Process::started(command(dir.path(), true)).await?;
     let mut held = std::mem::take(&mut *ledger.lock().expect("no panic under it"));
     verify(&server, &key, &mut held, &mut rng, true).await?;
-    let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id())?).context("a pid")?;
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = server.child.try_wait()? {
-            break status;
-        }
-        ensure!(begun.elapsed() < PATIENCE, "no end after SIGTERM");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    let status = server.stop()?;
     ensure!(status.success(), "after SIGTERM: {status}");
     let total: usize = held.verified.values().map(Vec::len).sum();
     println!("{total} messages in {} channels are all there, once", held.verified.len());

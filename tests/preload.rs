@@ -4,86 +4,57 @@
 //! CHINWAG_PRELOAD_CUTS=100 for more cuts.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 #[path = "preload/disk.rs"]
 mod disk;
+mod process;
 
 use disk::{restore, shim, take_in};
+use process::Process;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CUTS: u32 = 8;
 
 struct Server {
-    child: Child,
-    http: String,
+    process: Process,
     key: String,
     log: PathBuf,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Starts the binary over the shim.
 fn start(dir: &Path, data: &Path, shim: &Path, shadow: Option<&Path>) -> Result<Server> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
-        command.env_remove(name);
-    }
-    let log = dir.join("stderr");
-    command.current_dir(dir).arg("--data-dir").arg(data);
-    command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "warn"]);
-    command.args(["--set", "wukong.tcp_listen="]);
+    let mut command = process::server(dir, data, "warn");
     command.args(["--set", "store.checkpoint_interval_ms=100", "--set", "store.checkpoint_log_bytes_max=1048576"]);
     command.args(["--set", "store.segment_bytes_max=1048576"]);
     command.env("LD_PRELOAD", shim).env("DISK_DATA", data).env("DISK_CONTROL", dir.join("control"));
     if let Some(shadow) = shadow {
         command.env("DISK_SHADOW", shadow);
     }
-    let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
-    let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn()?;
-    let stdout = child.stdout.take().context("no stdout")?;
-    let mut server = Server { child, http: String::new(), key: String::new(), log };
-    let (tell, told) = std::sync::mpsc::sync_channel(4);
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let url = line.split_whitespace().nth(1).filter(|word| word.starts_with("http://")).map(str::to_owned);
-            if let Some(url) = url {
-                let _ = tell.send(url);
-            }
-        }
-    });
-    server.http = match told.recv_timeout(PATIENCE) {
-        Ok(url) => url,
-        Err(_) => bail!("no banner: {}", std::fs::read_to_string(&server.log)?),
-    };
-    server.key = std::fs::read_to_string(data.join("root.key"))?.trim().to_owned();
-    Ok(server)
+    let log = dir.join("stderr");
+    command.stderr(std::fs::OpenOptions::new().create(true).append(true).open(&log)?);
+    let process = Process::start(command).with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+    let key = std::fs::read_to_string(data.join("root.key"))?.trim().to_owned();
+    Ok(Server { process, key, log })
 }
 
 impl Server {
     async fn post(&self, path: &str, body: Value) -> Result<(u16, Value)> {
         let request =
-            reqwest::Client::new().post(format!("{}{path}", self.http)).header("token", &self.key).json(&body);
+            reqwest::Client::new().post(format!("{}{path}", self.process.http)).header("token", &self.key).json(&body);
         let response = tokio::time::timeout(PATIENCE, request.send()).await??;
         let status = response.status().as_u16();
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
 
     async fn get(&self, path: &str) -> Result<(u16, String)> {
-        let request = reqwest::Client::new().get(format!("{}{path}", self.http)).header("token", &self.key);
+        let request = reqwest::Client::new().get(format!("{}{path}", self.process.http)).header("token", &self.key);
         let response = request.send().await?;
         Ok((response.status().as_u16(), response.text().await?))
     }
@@ -248,8 +219,7 @@ async fn what_was_acked_survives_power_cuts_of_the_real_binary() -> Result<()> {
             let seq = server.send(&name).await?.map_err(|no| anyhow::anyhow!("refused: {no:?}"))?;
             acked.insert(name, seq);
         }
-        server.child.kill()?;
-        server.child.wait()?;
+        server.process.kill()?;
         let next = dir.path().join(format!("data-{}", round + 1));
         restore(&shadow, std::fs::metadata(&data)?.ino(), &next)?;
         data = next;

@@ -5,9 +5,7 @@
 //! CHINWAG_WEBHOOK_KILL_ROUNDS and CHINWAG_WEBHOOK_KILL_SEED; the seed is printed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +18,10 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+
+mod process;
+
+use process::Process;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SENDERS: usize = 4;
@@ -67,25 +69,8 @@ async fn take(State(told): State<Arc<Mutex<Told>>>, uri: Uri, body: Bytes) -> St
     if luck < 0.1 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
 }
 
-struct Server {
-    child: Child,
-    http: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn start(dir: &Path, url: &str) -> Server {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
-        command.env_remove(name);
-    }
-    command.current_dir(dir).arg("--data-dir").arg(dir.join("data"));
-    command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "error"]);
+async fn start(dir: &Path, url: &str) -> Process {
+    let mut command = process::server(dir, &dir.join("data"), "error");
     for set in [
         &format!("webhook.url={url}"),
         "webhook.events=msg.notify,msg.offline",
@@ -95,16 +80,7 @@ fn start(dir: &Path, url: &str) -> Server {
     ] {
         command.args(["--set", set]);
     }
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the server starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-    let http = loop {
-        let line = lines.next().expect("the banner before the end").expect("text");
-        if let Some(url) = line.split_whitespace().nth(1).filter(|url| url.starts_with("http://")) {
-            break url.to_owned();
-        }
-    };
-    std::thread::spawn(move || lines.for_each(drop));
-    Server { child, http }
+    Process::started(command).await.expect("the server starts")
 }
 
 /// Sends until it is told to stop; what was answered as stored is in `stored`.
@@ -154,7 +130,7 @@ async fn no_stored_message_is_missing_at_the_endpoint_whoever_is_killed() {
 
     let names = Arc::new(AtomicU64::new(0));
     let mut stored: Vec<BTreeMap<u64, u64>> = vec![BTreeMap::new(); SENDERS];
-    let mut server = start(dir.path(), &url);
+    let mut server = start(dir.path(), &url).await;
     let key = std::fs::read_to_string(dir.path().join("data/root.key")).expect("the root key").trim().to_owned();
     for round in 0..rounds {
         let stop = Arc::new(AtomicBool::new(false));
@@ -172,8 +148,7 @@ async fn no_stored_message_is_missing_at_the_endpoint_whoever_is_killed() {
             assert!(begun.elapsed() < PATIENCE, "round {round}: the endpoint is not told");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        server.child.kill().expect("killed");
-        server.child.wait().expect("gone");
+        server.kill().expect("killed");
         {
             let mut told = told.lock();
             (told.stuck_after, told.stuck) = (None, 0);
@@ -182,7 +157,7 @@ async fn no_stored_message_is_missing_at_the_endpoint_whoever_is_killed() {
         for (sender, task) in senders.into_iter().enumerate() {
             stored[sender].extend(task.await.expect("the sender ends"));
         }
-        server = start(dir.path(), &url);
+        server = start(dir.path(), &url).await;
     }
     let missing = |of: &[(String, u64, u64)]| {
         let ids: BTreeSet<u64> = of.iter().map(|(.., id)| *id).collect();

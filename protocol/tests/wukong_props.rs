@@ -1,68 +1,12 @@
-//! Proves that whatever can be said survives every version and spelling, that streams are cut alike however they arrive,
-//! and that no bytes, random or nearly right, make a codec panic or hold more than its limit. Seeds are printed.
-//!
-//! `CHINWAG_FUZZ_FRAMES` sets how many frames each codec gets, `CHINWAG_FUZZ_SEED` repeats a run.
-
-use std::borrow::Cow;
-use std::hash::{BuildHasher, RandomState};
+//! Proves that whatever can be said survives every version and spelling, and that streams are cut alike however they arrive.
+//! What was never said by anybody is `fuzz.rs`'s. Seeds are printed.
 
 use chinwag_protocol::jsonrpc::{self, Spelling};
 use chinwag_protocol::wukong::*;
-use serde_json::Value;
 
-/// SplitMix64: small, and the same everywhere.
-struct Dice(u64);
+mod dice;
 
-impl Dice {
-    /// Of the environment's seed or a new one, which is printed.
-    fn new(test: &str) -> Self {
-        let given = std::env::var("CHINWAG_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(test));
-        println!("{test}: CHINWAG_FUZZ_SEED={seed}");
-        Self(seed)
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.roll() % end.max(1) as u64) as usize
-    }
-
-    /// Small ones, large ones and those at the edges.
-    fn number(&mut self) -> u64 {
-        let bits = self.below(64);
-        match self.below(3) {
-            0 => self.roll() >> bits,
-            1 => (1 << bits) - 1,
-            _ => 1 << bits,
-        }
-    }
-
-    fn bytes(&mut self, end: usize) -> Vec<u8> {
-        let length = self.below(end);
-        (0..length).map(|_| self.roll() as u8).collect()
-    }
-
-    fn text(&mut self) -> Cow<'static, str> {
-        const LETTERS: [char; 12] = ['a', 'Z', '0', '@', '"', '\\', '\n', '\u{0}', 'ü', '你', '😀', '{'];
-        let length = if self.below(50) == 0 { 300 } else { self.below(12) };
-        Cow::Owned((0..length).map(|_| LETTERS[self.below(LETTERS.len())]).collect())
-    }
-
-    fn flags(&mut self) -> Flags {
-        Flags::from_bits(self.roll() as u8)
-    }
-}
-
-fn frames() -> usize {
-    std::env::var("CHINWAG_FUZZ_FRAMES").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000)
-}
+use dice::{Dice, cipher};
 
 /// A packet that this version can say: fields it has no place for are at their default.
 fn packet(dice: &mut Dice, version: Version) -> Packet<'static> {
@@ -255,17 +199,6 @@ fn what_cannot_be_said_is_refused_and_leaves_the_buffer() {
     assert_eq!(decode(old, &raw(b"\xd0\x01\x00")), Ok(Packet::Unknown { number: 13 }));
 }
 
-fn cipher(dice: &mut Dice) -> (Cipher, Cipher) {
-    let random = |dice: &mut Dice| -> [u8; 32] { std::array::from_fn(|_| dice.roll() as u8) };
-    let (server, client) = (ServerSecret::from_random(random(dice)), ServerSecret::from_random(random(dice)));
-    let salt = salt_of(random(dice)[..SALT_BYTES].try_into().expect("16 bytes"));
-    assert!(salt.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-    (
-        server.agree(&client.public_key(), &salt).expect("a key"),
-        client.agree(&server.public_key(), &salt).expect("a key"),
-    )
-}
-
 #[test]
 fn sealed_messages_open_for_their_receiver_and_nobody_else() {
     let mut dice = Dice::new("seal");
@@ -349,122 +282,6 @@ fn weak_and_wrong_keys_are_refused() {
     assert_eq!(agree("not base64", salt), Err(KeyError::Malformed));
     assert_eq!(agree(&format!("{}=", "A".repeat(43)), salt), Err(KeyError::Weak));
     assert_eq!(agree(&good, "short"), Err(KeyError::Salt { bytes: 5 }));
-}
-
-/// Packets the clients wrote, to be damaged.
-fn corpus() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-    let text = include_str!("../../tests/vectors/wukong/wkproto-vectors.json");
-    let vectors: Value = serde_json::from_str(text).expect("JSON");
-    let unhex = |text: &str| -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
-    };
-    let packets = ["client_encoded", "server_encoded", "spec_derived", "framing", "negative"]
-        .into_iter()
-        .flat_map(|group| vectors[group].as_array().expect("a list"))
-        .filter_map(|vector| vector["hex"].as_str().map(unhex))
-        .collect();
-    let texts = ["client_easysdk_js_2_0_1", "client_easysdk_python_0_1_0", "server_accepted_by_both"]
-        .into_iter()
-        .flat_map(|group| vectors["jsonrpc"][group].as_array().expect("a list"))
-        .map(|message| message.to_string().into_bytes())
-        .collect();
-    (packets, texts)
-}
-
-/// Every fourth time random bytes, else a sample with up to four wounds: a byte, a bit, bytes lost, doubled or put in.
-fn damaged(dice: &mut Dice, corpus: &[Vec<u8>], frame: &mut Vec<u8>) {
-    frame.clear();
-    if dice.below(4) == 0 {
-        let length = dice.below(80);
-        frame.extend((0..length).map(|_| dice.roll() as u8));
-        return;
-    }
-    frame.extend_from_slice(&corpus[dice.below(corpus.len())]);
-    for _ in 0..1 + dice.below(4) {
-        let at = dice.below(frame.len());
-        let end = (at + 1 + dice.below(16)).min(frame.len());
-        match dice.below(5) {
-            0 if at < frame.len() => frame[at] = dice.roll() as u8,
-            1 if at < frame.len() => frame[at] ^= 1 << dice.below(8),
-            2 if at < end => drop(frame.drain(at..end)),
-            3 if at < end => frame.extend_from_within(at..end),
-            _ => frame.insert(at, [0, 0x7f, 0x80, 0xff, b'"', b'{', b'[', b'\\'][dice.below(8)]),
-        }
-    }
-}
-
-#[test]
-fn a_million_damaged_packets_do_no_harm() {
-    let mut dice = Dice::new("damaged packets");
-    let (corpus, _) = corpus();
-    let (cipher, _) = cipher(&mut dice);
-    let (mut frame, mut opened, mut again) = (Vec::new(), Vec::new(), Vec::new());
-    let mut cutter = Cutter::new(4_096);
-    let (mut decoded, mut refused) = (0, 0);
-    for _ in 0..frames() {
-        damaged(&mut dice, &corpus, &mut frame);
-        let version = any_version(&mut dice);
-        // Some packets go on where others ended, as on a connection that is not closed.
-        let mut piece = frame.as_slice();
-        loop {
-            match cutter.next(&mut piece) {
-                Ok(None) => break,
-                Ok(Some(raw)) => match decode(version, &raw) {
-                    Err(_) => refused += 1,
-                    Ok(packet) => {
-                        decoded += 1;
-                        if let Packet::Send(send) = &packet {
-                            opened.clear();
-                            let _ = cipher.decrypt(&send.payload, &mut opened);
-                            assert!(opened.capacity() <= 8 * 4_096);
-                        }
-                        if packet.kind().is_some() {
-                            again.clear();
-                            encode(version, &packet, &mut again).expect("what was read can be written");
-                            let raw = cut(&again, BODY_BYTES_MAX).expect("well formed").expect("complete");
-                            assert_eq!(decode(version, &raw), Ok(packet));
-                        }
-                    }
-                },
-                Err(_) => {
-                    refused += 1;
-                    cutter = Cutter::new(4_096);
-                    break;
-                }
-            }
-        }
-        assert!(cutter.allocated_bytes() <= 4_096 + HEAD_BYTES_MAX);
-    }
-    println!("{decoded} packets decoded, {refused} refused");
-    assert!(decoded > frames() / 10 && refused > frames() / 10, "both ways are tried: {decoded}, {refused}");
-}
-
-#[test]
-fn a_million_damaged_texts_do_no_harm() {
-    let mut dice = Dice::new("damaged texts");
-    let (_, corpus) = corpus();
-    let (mut frame, mut again) = (Vec::new(), Vec::new());
-    let (mut decoded, mut refused) = (0, 0);
-    for _ in 0..frames() {
-        damaged(&mut dice, &corpus, &mut frame);
-        match jsonrpc::decode_client(&frame) {
-            Err(_) => refused += 1,
-            Ok(message) => {
-                decoded += 1;
-                again.clear();
-                jsonrpc::encode_client(Spelling::Both, message.id.as_deref(), &message.packet, &mut again)
-                    .expect("what was read can be written");
-                assert!(jsonrpc::decode_client(&again).is_ok());
-            }
-        }
-        if dice.below(8) == 0
-            && let Ok(jsonrpc::ServerMessage::Answer { outcome: Ok(answer), .. }) = jsonrpc::decode_server(&frame)
-        {
-            let _ = (answer.connack(), answer.sendack());
-        }
-    }
-    println!("{decoded} texts decoded, {refused} refused");
-    assert!(decoded > frames() / 50 && refused > frames() / 10, "both ways are tried: {decoded}, {refused}");
 }
 
 #[test]

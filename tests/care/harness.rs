@@ -1,25 +1,21 @@
 //! A real binary, its server, and what a test asks of either.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::process::{self, Process};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Small segments, so that a few hundred messages fill several.
 pub const TIGHT: [&str; 4] = ["--set", "store.segment_bytes_max=1048576", "--set", "store.checkpoint_interval_ms=100"];
 
 pub fn command(data: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
-        command.env_remove(name);
-    }
-    // Its default is one port for all of this machine.
-    command.env("CHINWAG_WUKONG_TCP_LISTEN", "");
-    command.current_dir(data.parent().expect("a parent")).args(args).arg("--data-dir").arg(data);
+    let mut command = process::chinwag(data.parent().expect("a parent"));
+    command.args(args).arg("--data-dir").arg(data);
     command
 }
 
@@ -45,34 +41,20 @@ pub fn check(data: &Path) -> (i32, Value) {
 
 /// A running server; killed when it is dropped.
 pub struct Server {
-    child: Child,
+    process: Process,
     pub http: String,
     pub key: String,
     pub client: reqwest::Client,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Server {
     pub fn start(data: &Path) -> Self {
-        let mut command = command(data, &["serve", "--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
-        command.args(TIGHT).args(["--log-level", "error"]).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the server starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-        let http = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned));
-        // Reads on, so that the server never waits for its stdout.
-        std::thread::spawn(move || lines.for_each(drop));
+        let mut command = process::server(data.parent().expect("a parent"), data, "error");
+        command.args(TIGHT);
+        let process = Process::start(command).expect("the server starts");
         let key = std::fs::read_to_string(data.join("root.key")).expect("the root key").trim().to_owned();
         let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        Self { child, http: http.expect("an address"), key, client }
+        Self { http: process.http.clone(), process, key, client }
     }
 
     pub async fn post(&self, path: &str, body: Value) -> (reqwest::header::HeaderMap, Value) {
@@ -151,13 +133,7 @@ impl Server {
     }
 
     pub fn stop(mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
-        let begun = Instant::now();
-        while self.child.try_wait().expect("waits").is_none() {
-            assert!(begun.elapsed() < PATIENCE, "no end after SIGTERM");
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
+        self.process.stop().expect("an end");
     }
 }
 

@@ -15,6 +15,8 @@ use harness::{CHANNELS, PATIENCE, Server, check, done, files_of, filled, flip, l
 mod exchange;
 mod harness;
 mod kills;
+#[path = "../process/mod.rs"]
+mod process;
 mod wukongim;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,8 @@ mod desk;
 mod disk;
 mod http;
 mod native;
+#[path = "../process/mod.rs"]
+mod process;
 mod record;
 mod round;
 mod server;

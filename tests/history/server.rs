@@ -1,13 +1,12 @@
 //! The real binary as a process: started on a disk that can be made to fail, killed, and found again by its clients.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::disk;
+use crate::process::{self, Process};
 
 /// How long anything may take before a round fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -75,14 +74,7 @@ impl Ground {
     /// Starts the binary. An error is what it said instead.
     pub async fn start(&mut self) -> Result<Server> {
         self.generation += 1;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHINWAG_")) {
-            command.env_remove(name);
-        }
-        // Its default is one port for all of this machine.
-        command.env("CHINWAG_WUKONG_TCP_LISTEN", "");
-        command.current_dir(&self.dir).arg("--data-dir").arg(&self.data);
-        command.args(["--listen-socket", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "warn"]);
+        let mut command = process::server(&self.dir, &self.data, "warn");
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
@@ -101,39 +93,19 @@ impl Ground {
         }
         let log = self.dir.join("stderr");
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn()?;
-        let stdout = child.stdout.take().context("no stdout")?;
-        let (tell, mut told) = tokio::sync::mpsc::channel(4);
-        // Reads on to the end, so that the server never waits for its stdout.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let url = line.split_whitespace().nth(1).filter(|word| word.contains("://"));
-                if let Some(url) = url {
-                    let _ = tell.blocking_send(url.to_owned());
-                }
-            }
-        });
-        let mut server = Server { child, address: None };
-        let (mut socket, mut http) = (None, None);
-        while socket.is_none() || http.is_none() {
-            match tokio::time::timeout(PATIENCE, told.recv()).await {
-                Ok(Some(url)) if url.starts_with("ws://") => {
-                    socket = Some(url.trim_start_matches("ws://").trim_end_matches('/').to_owned());
-                }
-                Ok(Some(url)) => http = Some(url.trim_end_matches('/').to_owned()),
-                Ok(None) | Err(_) => bail!("no banner; the server said: {}", tail(&self.log())),
-            }
-        }
+        command.stderr(stderr);
+        let started = Process::started(command).await;
+        let process = started.with_context(|| format!("the server said: {}", tail(&self.log())))?;
         let key = std::fs::read_to_string(self.data.join("root.key"))?.trim().to_owned();
-        let (socket, http) = (socket.context("a socket")?, http.context("an API")?);
-        server.address = Some(Address { socket, http, key, generation: self.generation });
-        Ok(server)
+        let socket = process.socket.trim_start_matches("ws://").trim_end_matches('/').to_owned();
+        let http = process.http.trim_end_matches('/').to_owned();
+        let address = Address { socket, http, key, generation: self.generation };
+        Ok(Server { process, address })
     }
 
     /// Asks the server to end, and waits until it did.
     pub async fn stop(&mut self, mut server: Server) -> Result<()> {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id())?).context("a pid")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        server.process.terminate()?;
         let ended = async {
             while !server.has_ended() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -146,8 +118,7 @@ impl Ground {
     /// Kills the server; with the power goes what was not synced.
     pub fn kill(&mut self, mut server: Server) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
-        server.child.kill()?;
-        server.child.wait()?;
+        server.process.kill()?;
         if self.power {
             let next = self.dir.join(format!("data-{}", self.generation));
             disk::restore(&self.shadow(), std::fs::metadata(&self.data)?.ino(), &next)?;
@@ -166,24 +137,17 @@ pub fn tail(text: &str) -> String {
 /// A running process. Nothing outlives the test.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
-    address: Option<Address>,
+    process: Process,
+    address: Address,
 }
 
 impl Server {
     pub fn address(&self) -> Address {
-        self.address.clone().expect("a server that started")
+        self.address.clone()
     }
 
     /// Whether the process ended by itself.
     pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().is_ok_and(|status| status.is_some())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.ended().is_some()
     }
 }

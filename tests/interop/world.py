@@ -82,16 +82,22 @@ class Server:
         self.log = self.directory / "log"
         self.socket = self.http = self.process = self.key = None
 
-    async def start(self):
-        """Starts it, on the addresses it had before if it ran before; returns when it listens."""
-        banner = self.directory / "banner"
+    def command(self):
+        """How it is started: on free ports, or on the addresses it had before."""
         socket = self.socket.removeprefix("ws://") if self.socket else "127.0.0.1:0"
         http = self.http.removeprefix("http://") if self.http else "127.0.0.1:0"
+        return [self.binary, "serve", "--data-dir", str(self.directory / "data"), "--listen-socket", socket,
+                "--listen-http", http, "--wukong-tcp-listen", "127.0.0.1:0"]
+
+    def environment(self):
+        """Its environment; `None`: this program's."""
+
+    async def start(self):
+        """Starts it; returns when it listens."""
+        banner = self.directory / "banner"
         with banner.open("wb") as out, self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                self.binary, "serve", "--data-dir", str(self.directory / "data"),
-                "--listen-socket", socket, "--listen-http", http, "--wukong-tcp-listen", "127.0.0.1:0",
-                stdout=out, stderr=log, cwd=self.directory)
+                *self.command(), stdout=out, stderr=log, cwd=self.directory, env=self.environment())
         async with asyncio.timeout(PATIENCE):
             # The banner is written when both listen.
             while not (found := re.search(r"sockets +(ws:\S+)[^$]*http +(http:\S+)", banner.read_text())):
@@ -146,8 +152,8 @@ class Js(Told):
     """A user with the JavaScript SDK: the process `js/client.mjs`."""
 
     @classmethod
-    async def open(cls, node, server, uid, token, *, sync=True, heartbeat=None):
-        """Starts the process, without connecting."""
+    async def open(cls, node, server, uid, token, *, sync=True, heartbeat=None, route=False):
+        """Starts the process, without connecting. `route`: the SDK asks the server where to connect."""
         js = cls()
         js.uid, js.status, js.live, js.acks, js.synced, js.faults = uid, [], [], [], [], []
         js._answers, js._next, js._syncs = {}, 0, sync
@@ -158,7 +164,7 @@ class Js(Told):
                 stdout=asyncio.subprocess.PIPE, stderr=log, limit=1 << 24)
         js._reader = asyncio.create_task(js._read())
         await js.ask("configure", uid=uid, token=token, address=server.socket, url=server.http, sync=sync,
-                     heartbeat=heartbeat)
+                     heartbeat=heartbeat, route=route)
         return js
 
     @classmethod
@@ -239,13 +245,13 @@ class Js(Told):
 class Easy(Told):
     """A user with the Easy SDK from PyPI, over JSON-RPC."""
 
-    def __init__(self, server, uid, token, flag=DESKTOP, **options):
+    def __init__(self, server, uid, token, flag=DESKTOP, *, address=None, **options):
         super().__init__()
         self.uid, self.live, self.errors, self.events = uid, [], [], []
         auth = AuthOptions(uid=uid, token=token, device_flag=flag)
         # Its own queue of events ends the connection at 256: fewer than one read from the socket may bring.
         options = {"reconnect_delay": 0.1, "max_reconnect_attempts": 30, "max_event_queue": 4096, **options}
-        self.sdk = WKIM.init(server.socket, auth, WKIMOptions(**options))
+        self.sdk = WKIM.init(address or server.socket, auth, WKIMOptions(**options))
         self.sdk.on(WKIMEvent.MESSAGE, self._message)
         self.sdk.on(WKIMEvent.ERROR, self._error)
         for event in (WKIMEvent.CONNECT, WKIMEvent.DISCONNECT, WKIMEvent.RECONNECTING):

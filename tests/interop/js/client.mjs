@@ -96,6 +96,12 @@ async function post(path, body) {
     return answer.json();
 }
 
+async function addressFrom(url, uid, token) {
+    const answer = await fetch(`${url}/route?uid=${encodeURIComponent(uid)}`, { headers: { token } });
+    if (!answer.ok) throw new Error(`/route: ${answer.status} ${await answer.text()}`);
+    return (await answer.json()).ws_addr;
+}
+
 function messageOf(row) {
     const message = new Message();
     message.messageID = row.message_idstr;
@@ -177,8 +183,9 @@ sdk.chatManager.addMessageStatusListener((ack) => {
 });
 
 const verbs = {
-    configure({ uid, token, address, url, sync: wanted, heartbeat }) {
-        Object.assign(sdk.config, { uid, token, addr: address });
+    configure({ uid, token, address, url, sync: wanted, heartbeat, route }) {
+        Object.assign(sdk.config, { uid, token, addr: route ? '' : address });
+        if (route) sdk.config.provider.connectAddrCallback = (connect) => addressFrom(url, uid, token).then(connect, fault);
         if (heartbeat) sdk.config.heartbeatInterval = heartbeat;
         http = wanted ? { url, token } : null;
     },
