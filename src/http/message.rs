@@ -199,6 +199,7 @@ mod tests {
             extras: None,
             edited: Version::ZERO,
             reactions: Vec::new(),
+            lanes: Vec::new(),
             channel: ChannelKey::person(&alice, &bob),
             message_seq: MessageSeq::new(7).expect("not zero"),
             message_id: Version::new(1_657_611_272_123_456),
