@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid, Version};
 
 use crate::domain::event::{Effect, Growing, KEY_FINISH, LANES_MAX, Lane, NewEvent};
-use crate::domain::message::Message;
+use crate::domain::message::{Message, MessageState};
 use crate::domain::refusal::Refusal;
 use crate::store::ChannelNo;
 
@@ -403,21 +403,24 @@ impl Streams {
         state.reweigh(message_id);
     }
 
-    /// Puts what is open of a message over what is stored of it. `None`: nothing is open.
-    pub fn over(&self, message: &Message) -> Option<Vec<Lane>> {
+    /// Puts what is open of messages over what is stored of them.
+    pub fn show<'a>(&self, messages: impl IntoIterator<Item = &'a mut Message>) {
         let state = self.state.lock();
-        let stream = state.open.get(&message.message_id)?;
-        let mut lanes = message.lanes.clone();
-        for lane in &stream.lanes {
-            let open = lane.growing.state();
-            match lanes.iter_mut().find(|stored| stored.number == open.number) {
-                // What was stored a moment ago is newer.
-                Some(stored) if stored.status.is_over() || stored.seq > open.seq => {}
-                Some(stored) => *stored = lane.growing.lane(),
-                None => lanes.push(lane.growing.lane()),
+        if state.open.is_empty() {
+            return;
+        }
+        for message in messages.into_iter().filter(|message| message.state == MessageState::Live) {
+            let Some(stream) = state.open.get(&message.message_id) else { continue };
+            for lane in &stream.lanes {
+                let open = lane.growing.state();
+                match message.lanes.iter_mut().find(|stored| stored.number == open.number) {
+                    // What was stored a moment ago is newer.
+                    Some(stored) if stored.status.is_over() || stored.seq > open.seq => {}
+                    Some(stored) => *stored = lane.growing.lane(),
+                    None => message.lanes.push(lane.growing.lane()),
+                }
             }
         }
-        Some(lanes)
     }
 
     /// Forgets streams that are idle.

@@ -235,13 +235,9 @@ impl Hub {
         .await
     }
 
-    /// The message with what is open of its lanes: what comes of events that are not stored yet.
-    #[must_use]
-    pub fn with_open_lanes(&self, message: Message) -> Message {
-        match self.shared.streams.over(&message) {
-            Some(lanes) if message.state == MessageState::Live => Message { lanes, ..message },
-            _ => message,
-        }
+    /// Puts what is open of messages' lanes over what is stored of them: what came of events that are not stored yet.
+    pub fn show_open_lanes<'a>(&self, messages: impl IntoIterator<Item = &'a mut Message>) {
+        self.shared.streams.show(messages);
     }
 
     /// Forgets streams nobody goes on with.

@@ -273,7 +273,7 @@ fn an_event_lies_as_the_page_says() {
     let expected = b"\xac\x02\x07\x01\x04main\x02\xac\x02\x02e1\x03x.y\x02\x05\x09\x02no\x02{}";
     assert_eq!(body(&record), expected);
     assert_eq!(record.kind().to_stored(), 29);
-    for (place, number) in [(8, 4), (18, 3)] {
+    for (place, number) in [(9, 4), (19, 3)] {
         let mut bytes = expected.to_vec();
         bytes[place] = number;
         let refused = Record::decode_body(29, BODY_FORMAT, &bytes);

@@ -4,6 +4,7 @@
 mod begin;
 mod chat;
 mod client;
+mod events;
 mod hostile;
 mod replay;
 mod rpc;
