@@ -497,8 +497,7 @@ impl Hub {
         let bytes = 256 + commit.records.iter().map(weigh).sum::<usize>();
         let waiter = Waiter::Version(reply);
         let (epoch, ticket) = (None, None);
-        let mut submissions =
-            vec![Submission { commit, key, epoch, ticket, unread_after, happening, bytes, waiter }];
+        let mut submissions = vec![Submission { commit, key, epoch, ticket, unread_after, happening, bytes, waiter }];
         if !self.shared.queue.append(&mut submissions) {
             return Err(Refusal::Draining { retry_after_ms: RETRY_AFTER_DRAIN_MS });
         }

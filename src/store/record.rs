@@ -521,11 +521,9 @@ impl Record {
                     _ => return Err(RecordError::Malformed("reaction is not known")),
                 },
             },
-            RecordKind::MessageEvent => Self::MessageEvent {
-                channel: from.channel()?,
-                seq: from.varint()?,
-                lane: Box::new(from.lane()?),
-            },
+            RecordKind::MessageEvent => {
+                Self::MessageEvent { channel: from.channel()?, seq: from.varint()?, lane: Box::new(from.lane()?) }
+            }
             RecordKind::MemberRole => Self::MemberRole {
                 channel: from.channel()?,
                 uid: from.uid()?,

@@ -151,7 +151,11 @@ async fn every_type_comes_to_its_state() {
         }
         assert_eq!(answer["stream_status"], status, "{events_of:?}");
         let lane = synced(&root, "u1", "u2", &name, json!({})).await["event_meta"]["events"][0].clone();
-        assert_eq!((&lane["snapshot"], lane["error"].as_str().unwrap_or_default()), (&snapshot, error), "{events_of:?}");
+        assert_eq!(
+            (&lane["snapshot"], lane["error"].as_str().unwrap_or_default()),
+            (&snapshot, error),
+            "{events_of:?}"
+        );
         let stored = events(&root, &name, json!({})).await["events"][0].clone();
         let expected = match (snapshot.is_null(), error) {
             (true, "") => json!({"status": status, "end_reason": 0}),

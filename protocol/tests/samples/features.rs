@@ -229,7 +229,8 @@ pub(super) fn lanes() -> Vec<LaneItem<'static>> {
         error: "".into(),
         snapshot: br#"{"kind":"text","text":"Hello"}"#.as_slice().into(),
     };
-    let bare = LaneItem { msg_event_seq: 0, event_id: "".into(), snapshot: vec![].into(), ..lane("main", LaneStatus::Open) };
+    let bare =
+        LaneItem { msg_event_seq: 0, event_id: "".into(), snapshot: vec![].into(), ..lane("main", LaneStatus::Open) };
     let over = LaneItem {
         visibility: Visibility::Private,
         end_reason: 4,

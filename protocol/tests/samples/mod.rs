@@ -408,7 +408,13 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
             ServerFrame::Deliver(Deliver {
                 channel_id: "crew".into(),
                 channel_type: 2,
-                messages: vec![MessageItem { edited: 0, likes: vec![], dislikes: vec![], lanes: vec![], ..discussed_item() }],
+                messages: vec![MessageItem {
+                    edited: 0,
+                    likes: vec![],
+                    dislikes: vec![],
+                    lanes: vec![],
+                    ..discussed_item()
+                }],
             }),
         ),
         (

@@ -92,7 +92,12 @@ pub const ROUTES: &[Route] = &[
     served("GET", "/message/byclientmsgno", "2", "finds messages of members and system users"),
     refused("POST", "/streammessage/start", "1", STREAMS),
     refused("POST", "/streammessage/end", "1", STREAMS),
-    served("POST", "/message/event", "2 3", "deltas are pushed and merged in memory, anything else is on disk when answered; section 8"),
+    served(
+        "POST",
+        "/message/event",
+        "2 3",
+        "deltas are pushed and merged in memory, anything else is on disk when answered; section 8",
+    ),
     served("POST", "/message/eventsync", "2 3", "of each lane its last stored event, with what the lane came to"),
     served("POST", "/channel/messagesync", "1 2 3", "limit 0 means 100; a back end may read any channel"),
     served("POST", "/channel/messagesyncbatch", "3", "at most 1,000 pages, 32 MiB of payloads in all"),

@@ -240,8 +240,11 @@ impl Hub {
         self.shared.streams.show(messages);
     }
 
-    /// Forgets streams nobody goes on with.
+    /// Forgets streams nobody goes on with, and counts the others.
     pub fn sweep_streams(&self, now_ms: u64) {
         self.shared.streams.sweep(now_ms);
+        let (streams, bytes) = self.shared.streams.figures();
+        self.shared.metrics.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
+        self.shared.metrics.stream_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }

@@ -192,7 +192,9 @@ fn too_much_at_once_waits_until_something_is_over_or_idle() {
     let named = Name { client_msg_no: ClientMsgNo::from_stored("late"), ..name(None) };
     streams.put(&base(late), named.clone(), &[], Version::ZERO, later).expect("room");
     streams.add(late, &delta("e", "", &text), later).expect("room");
-    assert!(streams.read_at(Version::new(1_000)).is_none() && streams.read_at(Version::new(1_000 + taken - 1)).is_some());
+    assert!(
+        streams.read_at(Version::new(1_000)).is_none() && streams.read_at(Version::new(1_000 + taken - 1)).is_some()
+    );
     streams.sweep(later + IDLE_MS);
     assert_eq!((streams.figures(), streams.find(&named)), ((0, 0), None));
 }

@@ -490,11 +490,7 @@ impl Fields {
                 };
                 Record::MessageReacted { channel, seq, uid, reaction }
             }
-            "event" => Record::MessageEvent {
-                channel,
-                seq: self.number("message_seq")?,
-                lane: Box::new(self.lane()?),
-            },
+            "event" => Record::MessageEvent { channel, seq: self.number("message_seq")?, lane: Box::new(self.lane()?) },
             "role" => {
                 let (uid, role) = (self.uid("uid")?, self.text("role")?);
                 let role = Role::from_code(&role).ok_or_else(|| is_not("role", "member, admin or owner"))?;

@@ -225,6 +225,67 @@ async fn who_comes_later_and_who_was_away_has_it_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_never_comes_before_its_message() {
+    use chinwag::domain::channel::Standing;
+    use chinwag::domain::event::NewEvent;
+    use chinwag::domain::message::{Draft, Durability, MessageFlags};
+    use chinwag::hub::Reader;
+    use chinwag::hub::messages::events::Sending;
+    use chinwag::hub::streams::Name;
+
+    const MESSAGES: usize = 300;
+    let server = Server::on_memory().await;
+    server.group("g", &["bot", "r0", "r1", "r2", "r3"]).await;
+    let mut readers = Vec::new();
+    for n in 0..4 {
+        // Of both shards, most likely.
+        readers.push(Wk::connect(&server, 6, Way::Tcp, &format!("r{n}")).await);
+    }
+    let (hub, bot, key) = (server.app.hub(), server.uid("bot"), crate::harness::group("g"));
+    for n in 0..MESSAGES {
+        let draft = Draft {
+            channel: key.clone(),
+            from_uid: bot.clone(),
+            client_msg_no: None,
+            flags: MessageFlags::default(),
+            setting: 2,
+            topic: String::new(),
+            expire_s: 0,
+            payload: b"x".as_slice().into(),
+            extras: None,
+            durability: Durability::Disk,
+        };
+        let sent = hub.send(draft, Standing::Trusted).await.expect("sent");
+        let to = Name { key: key.clone(), from_uid: Some(bot.clone()), client_msg_no: sent.client_msg_no };
+        for (step, event_type) in ["stream.delta", "agent.step", "stream.delta", "stream.close"].iter().enumerate() {
+            let id = format!("{n}.{step}");
+            let event = NewEvent::new((&id, event_type, ""), "", 1, bytes::Bytes::new()).expect("an event");
+            let sending = Sending { actor: Reader::Trusted, to: to.clone() };
+            hub.message_event(sending, event).await.expect("taken");
+        }
+    }
+    for reader in &mut readers {
+        let mut came = Vec::new();
+        while came.len() < MESSAGES * 5 {
+            came.push(match reader.receive().await.expect("a packet") {
+                Got::Recv(message) => format!("{}", message.message_seq - 1),
+                Got::Event { id, .. } => id,
+                other => panic!("neither: {other:?}"),
+            });
+        }
+        let of = |n: usize| [format!("{n}"), format!("{n}.0"), format!("{n}.1"), format!("{n}.2"), format!("{n}.3")];
+        let expected: Vec<String> = (0..MESSAGES).flat_map(of).collect();
+        // Messages of one lot may stand before events of another message, but each message's own are in order.
+        let mut places = vec![0; MESSAGES];
+        for id in &came {
+            let n: usize = id.split('.').next().and_then(|n| n.parse().ok()).expect("a number");
+            assert_eq!(*id, expected[n * 5 + places[n]], "{came:?}");
+            places[n] += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_writers_of_one_message_keep_its_numbers() {
     const WRITERS: usize = 8;
     const EACH: usize = 25;

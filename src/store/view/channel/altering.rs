@@ -187,14 +187,7 @@ impl ChannelState {
     }
 
     /// What a lane of a message is from now on lies at `place`. `true`: as for [`ChannelState::revoke`].
-    pub fn happen(
-        &mut self,
-        ctx: &Context<'_>,
-        version: Version,
-        place: Place,
-        seq: u64,
-        number: u8,
-    ) -> Result<bool> {
+    pub fn happen(&mut self, ctx: &Context<'_>, version: Version, place: Place, seq: u64, number: u8) -> Result<bool> {
         if self.begin_change(version, seq).is_none() {
             return Ok(false);
         }
