@@ -275,6 +275,7 @@ async fn expire(hub: Hub) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        hub.sweep_streams(clock::now_ms());
         // What is overdue after a downtime is worked off in capped lots.
         while matches!(hub.expire(clock::now_ms(), EXPIRY_CHANNELS_MAX).await, Ok(EXPIRY_CHANNELS_MAX..)) {}
     }

@@ -93,6 +93,10 @@ pub struct Metrics {
     pub commit_us: Histogram,
     /// Bytes waiting in all outboxes.
     pub outbox_bytes: Gauge,
+    /// Messages that are streamed now.
+    pub streams: Gauge,
+    /// Bytes that streams hold in memory.
+    pub stream_bytes: Gauge,
     /// Gap notices sent in place of a dropped backlog.
     pub gaps: Counter,
     /// Connections closed because their peer does not read.
@@ -148,6 +152,8 @@ impl Metrics {
             // 32 us … 262 ms: an fdatasync takes 90 us on a good disk and some ms on a slow one.
             commit_us: Histogram::new(exponential_buckets(32.0, 2.0, 14)),
             outbox_bytes: Gauge::default(),
+            streams: Gauge::default(),
+            stream_bytes: Gauge::default(),
             gaps: Counter::default(),
             slow_closes: Counter::default(),
             refusals: Family::default(),
@@ -181,6 +187,8 @@ impl Metrics {
         r.register("commit_lot_records", "Records per committed lot", self.lot_records.clone());
         r.register("commit_us", "Microseconds from seal to fdatasync of a lot", self.commit_us.clone());
         r.register_with_unit("outbox", "Bytes waiting in outboxes", Unit::Bytes, self.outbox_bytes.clone());
+        r.register("streams", "Messages that are streamed now", self.streams.clone());
+        r.register_with_unit("stream", "Bytes that streams hold in memory", Unit::Bytes, self.stream_bytes.clone());
         r.register("gaps", "Gap notices sent in place of a dropped backlog", self.gaps.clone());
         r.register("slow_closes", "Connections closed because their peer does not read", self.slow_closes.clone());
         r.register("refusals", "Refusals by code, of every wire", self.refusals.clone());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chinwag::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role};
 use chinwag::domain::conversation::ConversationFlags;
+use chinwag::domain::event::{Lane, LaneStatus};
 use chinwag::domain::file::FileRecord;
 use chinwag::domain::identity::Scopes;
 use chinwag::domain::message::{Extras, MessageFlags, Reaction, fingerprint};
@@ -98,6 +99,13 @@ enum Step {
         channel: u32,
         back: u8,
         extras: u16,
+        bytes: u8,
+    },
+    Happen {
+        channel: u32,
+        back: u8,
+        lane: u8,
+        status: u8,
         bytes: u8,
     },
     React {
@@ -254,6 +262,8 @@ fn altering_step() -> impl Strategy<Value = Step> {
         2 => (channel.clone(), back()).prop_map(|(channel, back)| Step::Revoke { channel, back }),
         3 => (channel.clone(), back(), extra_bits(), any::<u8>())
             .prop_map(|(channel, back, extras, bytes)| Step::Edit { channel, back, extras, bytes }),
+        3 => (channel.clone(), back(), 0..40u8, 0..4u8, any::<u8>())
+            .prop_map(|(channel, back, lane, status, bytes)| Step::Happen { channel, back, lane, status, bytes }),
         4 => (channel, back(), prop::collection::vec(0..60u8, 1..50), any::<Option<bool>>())
             .prop_map(|(channel, back, users, reaction)| Step::React { channel, back, users, reaction }),
     ]
@@ -472,6 +482,20 @@ impl Pair {
                 let by = |n: u8| Uid::from_stored(&format!("reader-{n}-with-a-name-of-some-length"));
                 let reacted = |n| Record::MessageReacted { channel, seq, uid: by(n), reaction };
                 self.commit(users.into_iter().map(reacted).collect());
+            }
+            Step::Happen { channel, back, lane, status, bytes } => {
+                let (channel, seq) = self.message(channel, back);
+                let lane = Lane {
+                    number: lane,
+                    key: format!("k{lane}"),
+                    status: LaneStatus::from_stored(status).expect("number"),
+                    seq: u64::from(bytes),
+                    event_id: "e".into(),
+                    event_type: "stream.close".into(),
+                    snapshot: Bytes::from(vec![b'7'; usize::from(bytes)]),
+                    ..Lane::default()
+                };
+                self.commit(vec![Record::MessageEvent { channel, seq, lane: Box::new(lane) }]);
             }
             Step::Role { channel, user, role } => {
                 let channel = self.channel(channel);

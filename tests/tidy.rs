@@ -72,7 +72,7 @@ const HUB_LAYERS: &[&[&str]] = &[
     &["sequencer"],
     &["committer"],
     &["drafts"],
-    &["administration", "conversations", "broker", "delivery", "inbox", "outbox", "sessions"],
+    &["administration", "conversations", "broker", "delivery", "inbox", "outbox", "sessions", "streams"],
 ];
 /// Names up the list, with the reason.
 const HUB_UPWARD: &[(&str, &str, &str)] =

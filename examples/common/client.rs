@@ -567,6 +567,7 @@ impl Client {
             Event::Conversation(change) => self.version = self.version.max(change.version),
             Event::Member(change) => self.version = self.version.max(change.version),
             Event::Message(change) => self.version = self.version.max(change.version),
+            Event::Stream(change) => self.version = self.version.max(change.version),
             Event::Flags(change) => self.version = self.version.max(change.version),
             Event::Channel(change) => self.version = self.version.max(change.version),
             Event::Resync(resync) => {

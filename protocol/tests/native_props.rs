@@ -84,7 +84,7 @@ prop_compose! {
         let (edited, likes, dislikes) = since;
         let (message_seq, message_id, timestamp) = numbers;
         let (red_dot, no_persist, sync_once) = flags;
-        MessageItem { message_seq, message_id, from_uid, client_msg_no, timestamp, payload, red_dot, no_persist, sync_once, setting, topic, expire, state, reply_to, mentions, mention_all, files, edited, likes, dislikes }
+        MessageItem { message_seq, message_id, from_uid, client_msg_no, timestamp, payload, red_dot, no_persist, sync_once, setting, topic, expire, state, reply_to, mentions, mention_all, files, edited, likes, dislikes, lanes: vec![] }
     }
 }
 

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use protocol::ids::{ChannelKey, ClientMsgNo, FileId, MessageId, MessageSeq, Uid, Version};
 
+use super::event::Lane;
+
 /// How sure a sender wants to be before the ack (design.md section 1, ack-means-stored).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Durability {
@@ -149,6 +151,8 @@ pub struct Message {
     pub edited: Version,
     /// Reactions of users, in the order of each user's present one; empty when `state` is not [`MessageState::Live`].
     pub reactions: Vec<Reacted>,
+    /// What its stored events came to, by number; empty when `state` is not [`MessageState::Live`].
+    pub lanes: Vec<Lane>,
     /// Whether it can still be shown.
     pub state: MessageState,
 }
@@ -158,6 +162,12 @@ impl Message {
     #[must_use]
     pub fn timestamp_ms(&self) -> u64 {
         self.message_id.unix_ms()
+    }
+
+    /// Bytes of what it says: its payload and what its events came to.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        self.payload.len() + self.lanes.iter().map(Lane::bytes).sum::<usize>()
     }
 
     /// Users whose present reaction this is, in the order in which they gave it.

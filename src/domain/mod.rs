@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod content;
 pub mod conversation;
+pub mod event;
 pub mod file;
 pub mod identity;
 pub mod message;

@@ -55,6 +55,14 @@ impl Wire {
         }
     }
 
+    /// Whether it has a word for events of streamed messages.
+    pub fn tells_streams(&self) -> bool {
+        match self {
+            Self::Wukong(session) => session.tells_streams(),
+            Self::Native(_) | Self::JsonRpc(_) => true,
+        }
+    }
+
     /// Whether it has a word for what a session missed. One without is closed, so that its client connects again and syncs.
     pub fn tells_gaps(&self) -> bool {
         matches!(self, Self::Native(_))

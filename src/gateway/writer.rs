@@ -420,6 +420,7 @@ fn count(live: &Live, wire: &Wire, passed: &mut Passed) {
             let messages = u32::try_from(delivery.messages.len()).unwrap_or(u32::MAX);
             passed.add(Passed { messages, message_bytes: delivery.bytes as u64, packets: messages, bytes: 0 });
         }
+        Live::Happening(_) => passed.packets += u32::from(wire.tells_streams()),
         // Other wires have no word for them.
         Live::Change(_) | Live::Signal(_) | Live::Presence(_) => {
             passed.packets += u32::from(matches!(wire, Wire::Native(_)));

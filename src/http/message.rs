@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
+use crate::domain::event::{KEY_DEFAULT, KEY_FINISH, Lane};
 use crate::domain::message::{Extras, FILES_MAX, MENTIONS_MAX, Message, Reaction};
 use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
@@ -134,6 +135,118 @@ pub struct MessageBody {
     /// Who dislikes it, in the order they said so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dislikes: Vec<String>,
+    /// 1: the lane `main` of its stream is over. As the three below: what clients show that know nothing of lanes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub end: u8,
+    /// Why it ended, as its sender numbers reasons.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub end_reason: u8,
+    /// The error it ended with.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+    /// Standard base64 of its text.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stream_data: String,
+    /// What its events came to; absent: there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_meta: Option<EventMeta>,
+    /// What to ask `/message/eventsync` for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_sync_hint: Option<EventSyncHint>,
+}
+
+fn is_zero(number: &impl PartialEq<u8>) -> bool {
+    *number == 0
+}
+
+/// What a message's events came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EventMeta {
+    /// Always true.
+    pub has_events: bool,
+    /// `stream.finish` came.
+    pub completed: bool,
+    /// The same as `last_msg_event_seq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_version: Option<u64>,
+    /// Number of the last stored event of the lanes shown; absent: none is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_msg_event_seq: Option<u64>,
+    /// How many lanes are shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_count: Option<usize>,
+    /// How many of them are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_event_count: Option<usize>,
+    /// The lanes, ordered by key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventKeyMeta>,
+}
+
+/// What a lane's events came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EventKeyMeta {
+    /// The lane.
+    pub event_key: String,
+    /// `open`, `closed`, `error` or `cancelled`.
+    pub status: String,
+    /// Number of its last stored event; absent: none is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_msg_event_seq: Option<u64>,
+    /// The merged content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub snapshot: Option<serde_json::Value>,
+    /// Why it ended, as its sender numbers reasons; absent: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<u8>,
+    /// The error it ended with.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// What to ask `/message/eventsync` for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EventSyncHint {
+    /// The message.
+    pub client_msg_no: String,
+    /// Always 0.
+    pub from_msg_event_seq: u64,
+}
+
+/// A snapshot as JSON; what is none, as text.
+#[must_use]
+pub fn snapshot_of(lane: &Lane) -> Option<serde_json::Value> {
+    let as_text = |_| String::from_utf8_lossy(&lane.snapshot).into_owned().into();
+    (!lane.snapshot.is_empty()).then(|| serde_json::from_slice(&lane.snapshot).unwrap_or_else(as_text))
+}
+
+fn event_meta(lanes: &[&Lane]) -> Option<EventMeta> {
+    if lanes.is_empty() {
+        return None;
+    }
+    let some = |number: usize| (number > 0).then_some(number);
+    let seq_of = |lane: &Lane| (lane.seq > 0).then_some(lane.seq);
+    let mut shown: Vec<&Lane> = lanes.iter().copied().filter(|lane| lane.key != KEY_FINISH).collect();
+    shown.sort_by(|a, b| a.key.cmp(&b.key));
+    let last = shown.iter().filter_map(|lane| seq_of(lane)).max();
+    let events = shown.iter().map(|lane| EventKeyMeta {
+        event_key: lane.key.clone(),
+        status: lane.status.code().to_owned(),
+        last_msg_event_seq: seq_of(lane),
+        snapshot: snapshot_of(lane),
+        end_reason: (lane.end_reason > 0).then_some(lane.end_reason),
+        error: lane.error.clone(),
+    });
+    Some(EventMeta {
+        has_events: true,
+        completed: shown.len() < lanes.len(),
+        event_version: last,
+        last_msg_event_seq: last,
+        event_count: some(shown.len()),
+        open_event_count: some(shown.iter().filter(|lane| !lane.status.is_over()).count()),
+        events: events.collect(),
+    })
 }
 
 impl MessageBody {
@@ -145,6 +258,9 @@ impl MessageBody {
             let of_kind = message.reactions.iter().filter(move |reacted| reacted.reaction == reaction);
             of_kind.map(|reacted| reacted.uid.bare().to_owned()).collect()
         };
+        let lanes: Vec<&Lane> =
+            message.lanes.iter().filter(|lane| lane.is_shown_to(&message.from_uid, asker)).collect();
+        let main = lanes.iter().find(|lane| lane.key == KEY_DEFAULT);
         Self {
             header: HeaderBody {
                 no_persist: u8::from(message.flags.no_persist),
@@ -172,14 +288,40 @@ impl MessageBody {
             edited: (message.edited.get() > 0).then_some(message.edited.get()),
             likes: reacted(Reaction::Like),
             dislikes: reacted(Reaction::Dislike),
+            end: u8::from(main.is_some_and(|lane| lane.status.is_over())),
+            end_reason: main.map_or(0, |lane| lane.end_reason),
+            error: main.map_or_else(String::new, |lane| lane.error.clone()),
+            stream_data: main.map_or_else(String::new, |lane| STANDARD.encode(lane.plain())),
+            event_sync_hint: (!lanes.is_empty()).then(|| EventSyncHint {
+                client_msg_no: message.client_msg_no.as_str().to_owned(),
+                from_msg_event_seq: 0,
+            }),
+            event_meta: event_meta(&lanes),
         }
+    }
+
+    /// The message without the contents of its lanes: `event_summary_mode` basic.
+    #[must_use]
+    pub fn without_snapshots(mut self) -> Self {
+        for lane in self.event_meta.iter_mut().flat_map(|meta| &mut meta.events) {
+            lane.snapshot = None;
+        }
+        self
     }
 }
 
 /// The message as its sender sees it, as JSON: the channel_id of a person channel is the receiver (wukongim-http.md section
-/// 15, 35).
+/// 15, 35). Without what its events came to: webhooks tell of messages.
 #[must_use]
 pub fn to_sender(message: &Message) -> serde_json::Value {
+    let bare;
+    let message = match message.lanes.is_empty() {
+        true => message,
+        false => {
+            bare = Message { lanes: Vec::new(), ..message.clone() };
+            &bare
+        }
+    };
     // A plain struct with text keys always becomes JSON.
     serde_json::to_value(MessageBody::seen_by(message.from_uid.as_str(), message)).unwrap_or_default()
 }
@@ -190,6 +332,7 @@ mod tests {
     use protocol::ids::{ChannelKey, ClientMsgNo, MessageSeq, Uid, Version};
 
     use super::*;
+    use crate::domain::event::{LaneStatus, Visibility};
     use crate::domain::message::{MessageFlags, MessageState, Reacted};
 
     #[test]
@@ -199,6 +342,7 @@ mod tests {
             extras: None,
             edited: Version::ZERO,
             reactions: Vec::new(),
+            lanes: Vec::new(),
             channel: ChannelKey::person(&alice, &bob),
             message_seq: MessageSeq::new(7).expect("not zero"),
             message_id: Version::new(1_657_611_272_123_456),
@@ -258,6 +402,55 @@ mod tests {
         ] {
             assert_eq!(json[field], expected, "{field}");
         }
+        let lane = |key: &str, status, seq, visibility, snapshot: &'static str| Lane {
+            key: key.into(),
+            status,
+            seq,
+            visibility,
+            snapshot: Bytes::from_static(snapshot.as_bytes()),
+            ..Lane::default()
+        };
+        let (open, closed, error) = (LaneStatus::Open, LaneStatus::Closed, LaneStatus::Error);
+        let (public, private) = (Visibility::Public, Visibility::Private);
+        let text = r#"{"kind":"text","text":"Hi"}"#;
+        let main = Lane { end_reason: 2, error: "late".into(), ..lane("main", error, 3, public, text) };
+        let lanes = vec![
+            main,
+            lane("thoughts", closed, 4, private, r#"{"kind":"note"}"#),
+            lane("also", open, 0, public, "no JSON"),
+            lane(KEY_FINISH, closed, 5, public, ""),
+        ];
+        let streamed = Message { lanes, ..message.clone() };
+        let shown = |body: MessageBody| serde_json::to_value(body).expect("serializes");
+        let json = shown(MessageBody::seen_by("bob", &streamed));
+        let main = serde_json::json!({
+            "event_key": "main", "status": "error", "last_msg_event_seq": 3, "snapshot": {"kind": "text", "text": "Hi"},
+            "end_reason": 2, "error": "late",
+        });
+        let also = serde_json::json!({"event_key": "also", "status": "open", "snapshot": "no JSON"});
+        for (field, expected) in [
+            ("end", serde_json::json!(1)),
+            ("end_reason", serde_json::json!(2)),
+            ("error", serde_json::json!("late")),
+            ("stream_data", serde_json::json!("SGk=")),
+            ("event_sync_hint", serde_json::json!({"client_msg_no": "c1", "from_msg_event_seq": 0})),
+            (
+                "event_meta",
+                serde_json::json!({
+                    "has_events": true, "completed": true, "event_version": 3, "last_msg_event_seq": 3, "event_count": 2,
+                    "open_event_count": 1, "events": [also, main],
+                }),
+            ),
+        ] {
+            assert_eq!(json[field], expected, "{field}");
+        }
+        // The sender sees the lanes that are the sender's alone.
+        let json = shown(MessageBody::seen_by("alice", &streamed).without_snapshots());
+        assert_eq!(json["event_meta"]["events"][2]["event_key"], "thoughts");
+        assert!(json["event_meta"]["events"][1].get("snapshot").is_none());
+        assert_eq!(to_sender(&streamed), shown(MessageBody::seen_by("alice", &message)), "webhooks tell of messages");
+        let hidden = Message { lanes: vec![lane("main", open, 1, private, text)], ..message.clone() };
+        assert_eq!(shown(MessageBody::seen_by("bob", &hidden)), shown(MessageBody::seen_by("bob", &message)));
         let gone = Message { state: MessageState::Expired, payload: Bytes::new(), topic: "t".into(), ..message };
         let json = serde_json::to_value(MessageBody::seen_by("bob", &gone)).expect("serializes");
         assert_eq!((&json["state"], &json["payload"], &json["topic"]), (&"expired".into(), &"".into(), &"t".into()));

@@ -105,10 +105,10 @@ fn after(store: &dyn Store, uid: &Uid, taken: Version, max: usize) -> Result<Vec
                 if is_full && found.last_key_value().is_some_and(|(last, _)| *last < message.message_id) {
                     break 'channel;
                 }
-                bytes += message.payload.len();
+                bytes += message.content_bytes();
                 found.insert(message.message_id, message);
                 while found.len() > max || (bytes > ANSWER_BYTES_MAX && found.len() > 1) {
-                    bytes -= found.pop_last().map_or(0, |(_, message)| message.payload.len());
+                    bytes -= found.pop_last().map_or(0, |(_, message)| message.content_bytes());
                 }
             }
             match seqs.last() {

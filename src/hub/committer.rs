@@ -17,7 +17,9 @@ use parking_lot::{Condvar, Mutex};
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, MessageSeq, Version};
 use tokio::sync::{Notify, oneshot};
 
-use super::delivery::{Change, ChannelChange, ConversationChange, Delivered, Delivery, LotNews, MessageChange, News};
+use super::delivery::{
+    Change, ChannelChange, ConversationChange, Delivered, Delivery, Happening, LotNews, MessageChange, News,
+};
 use super::sessions::SessionPlace;
 use super::shard::{Acked, LaneDone, ShardEvent, ShardHandle};
 use crate::domain::message::Durability;
@@ -106,6 +108,8 @@ pub struct Submission {
     pub ticket: Option<LaneTicket>,
     /// Unread after it and the head that was counted at, for the event of a read position.
     pub unread_after: (u64, u64),
+    /// What happened to a message's stream, when that is what is stored.
+    pub happening: Option<Box<Happening>>,
     /// Bytes it takes in the queue.
     pub bytes: usize,
     /// Who waits.
@@ -192,6 +196,8 @@ pub struct CommitQueue {
     limits: CommitLimits,
     policies: Policies,
     committed: Notify,
+    /// Everything up to this version was handed to every shard.
+    announced: AtomicU64,
 }
 
 impl CommitQueue {
@@ -206,7 +212,30 @@ impl CommitQueue {
             limits,
             policies: Policies::default(),
             committed: Notify::new(),
+            announced: AtomicU64::new(0),
         }
+    }
+
+    /// Waits until every shard was handed what is stored up to `version`: what is pushed to shards past the committer
+    /// comes behind it then. `false`: the committer has ended.
+    pub async fn announced(&self, version: Version) -> bool {
+        loop {
+            let committed = self.committed.notified();
+            tokio::pin!(committed);
+            committed.as_mut().enable();
+            if self.announced.load(Ordering::Acquire) >= version.get() {
+                return true;
+            }
+            if !self.is_alive() {
+                return false;
+            }
+            committed.await;
+        }
+    }
+
+    /// What is stored up to here was there before any shard.
+    pub fn begin_at(&self, version: Version) {
+        self.announced.store(version.get(), Ordering::Release);
     }
 
     /// Whether lanes may still number drafts.
@@ -329,7 +358,10 @@ pub fn run(store: &dyn Store, queue: &CommitQueue, shards: &[ShardHandle], metri
                         queue.policies.note(record, submission.key.as_ref());
                     }
                 }
+                let last = versions.last().zip(commits.last());
+                let last = last.map_or(0, |(first, commit)| first.get() + commit.records.len() as u64 - 1);
                 announce(&mut lot, &mut commits, &versions, shards);
+                queue.announced.store(last, Ordering::Release);
                 queue.committed.notify_waiters();
             }
             Err(error) => {
@@ -377,6 +409,7 @@ struct AliveGuard<'a>(&'a CommitQueue);
 impl Drop for AliveGuard<'_> {
     fn drop(&mut self) {
         self.0.alive.store(false, Ordering::Release);
+        self.0.committed.notify_waiters();
     }
 }
 
@@ -446,6 +479,7 @@ fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Ve
             Waiter::Send(_) | Waiter::Version(_) | Waiter::Nobody => None,
         };
         let (mut sent, mut reply) = (None, None);
+        let last = first.plus(commit.records.len() as u64 - 1);
         for (i, record) in commit.records.into_iter().enumerate() {
             let version = first.plus(i as u64);
             if let Some((shard, ack)) = acked(&submission.waiter, &record, version, Durability::Disk)
@@ -492,6 +526,10 @@ fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Ve
                 }
                 (_, None) => {}
             }
+        }
+        if let Some(mut happening) = submission.happening {
+            happening.version = last;
+            joined.change(Change::Happened(Arc::from(happening)));
         }
         if let Some(ticket) = submission.ticket
             && let Some(list) = done.get_mut(usize::from(ticket.shard))
@@ -554,7 +592,9 @@ fn change_of(record: Record, key: &ChannelKey, version: Version, unread_after: (
         Record::ConversationFlags { uid, flags, .. } => {
             Some(Change::Conversation { key, uid, version, what: ConversationChange::Flags { flags } })
         }
-        Record::Message(_)
+        // Told by what happened, beside the record.
+        Record::MessageEvent { .. }
+        | Record::Message(_)
         | Record::ChannelSettings { .. }
         | Record::UserCreated { .. }
         | Record::UserToken { .. }

@@ -4,15 +4,17 @@
 //! The hub never learns a codec; it only keeps the slots.
 
 use std::any::Any;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, MessageId, Uid, Version, bare_id};
 use smallvec::SmallVec;
 
 use super::sessions::SessionId;
+use super::streams::Base;
 use crate::domain::channel::{ChannelProfile, Role};
 use crate::domain::conversation::ConversationFlags;
+use crate::domain::event::{Lane, NewEvent};
 use crate::domain::message::{Extras, MessageFlags, Reaction};
 use crate::store::ChannelNo;
 
@@ -196,6 +198,8 @@ pub enum Change {
         /// What it is now.
         what: MessageChange,
     },
+    /// A message's stream went on, and that is stored.
+    Happened(Arc<Happening>),
     /// A channel presents itself otherwise, or a member of it may do other things.
     Channel {
         /// The channel.
@@ -219,6 +223,7 @@ impl Change {
             | Self::MessagesChanged { version, .. }
             | Self::MessageChanged { version, .. }
             | Self::Channel { version, .. } => *version,
+            Self::Happened(happening) => happening.version,
         }
     }
 
@@ -229,6 +234,7 @@ impl Change {
                 payload.len() + extras.as_ref().map_or(0, |extras| extras.bytes())
             }
             Self::MessagesChanged { seqs, .. } => seqs.len() * 8,
+            Self::Happened(happening) => happening.bytes(),
             Self::Channel { what: ChannelChange::Profile(profile), .. } => {
                 profile.name.len() + profile.icon.len() + profile.description.len()
             }
@@ -261,6 +267,61 @@ pub enum MessageChange {
         /// `None`: none any more.
         reaction: Option<Reaction>,
     },
+}
+
+/// How many wires share the bytes of an event (native MessagePack, native JSON, JSON-RPC, WKProto in WebSocket messages and
+/// on its own port): none encrypts it.
+pub const EVENT_KINDS: usize = 5;
+
+/// Something that happened to a message's stream.
+#[derive(Debug)]
+pub struct Happening {
+    /// The message.
+    pub base: Arc<Base>,
+    /// The event's name.
+    pub event_id: String,
+    /// Its type as its sender wrote it.
+    pub given_type: String,
+    /// When it happened, Unix milliseconds.
+    pub occurred_at_ms: u64,
+    /// What it says, as JSON; empty: nothing.
+    pub payload: Bytes,
+    /// Its lane after it; the snapshot is there for events that are stored.
+    pub lane: Lane,
+    /// The change's version; zero: it is not stored.
+    pub version: Version,
+    slots: [[OnceLock<Bytes>; 2]; EVENT_KINDS],
+}
+
+impl Happening {
+    /// What became of a lane by an event.
+    pub fn new(base: Arc<Base>, event: &NewEvent, lane: Lane) -> Self {
+        Self {
+            base,
+            event_id: event.id.clone(),
+            given_type: event.given_type.clone(),
+            occurred_at_ms: event.occurred_at_ms,
+            payload: event.payload.clone(),
+            lane,
+            version: Version::ZERO,
+            slots: Default::default(),
+        }
+    }
+
+    /// About the bytes one recipient's copy takes.
+    pub fn bytes(&self) -> usize {
+        200 + self.payload.len() + self.event_id.len() + self.given_type.len() + self.lane.bytes()
+    }
+
+    /// Whether a user is told of it.
+    pub fn is_for(&self, uid: &Uid) -> bool {
+        self.lane.is_shown_to(&self.base.from_uid, uid.as_str())
+    }
+
+    /// The encoded bytes of a wire kind and side, made by the first who asks.
+    pub fn encoded(&self, kind: usize, side: Side, encode: impl FnOnce() -> Bytes) -> Bytes {
+        self.slots[kind][side as usize].get_or_init(encode).clone()
+    }
 }
 
 /// What changed of a channel.
@@ -333,7 +394,7 @@ pub struct LotNews {
 #[derive(Debug)]
 pub enum News {
     /// Messages of one channel.
-    Delivery(std::sync::Arc<Delivery>),
+    Delivery(Arc<Delivery>),
     /// Anything else.
-    Change(std::sync::Arc<Change>),
+    Change(Arc<Change>),
 }

@@ -95,7 +95,7 @@ impl Hub {
                     Wanted::Name(name) => named(store, &info, &senders, &name)?,
                 };
                 let Some(message) = message else { continue };
-                bytes += message.payload.len();
+                bytes += message.content_bytes();
                 if bytes > ANSWER_BYTES_MAX && !found.is_empty() {
                     break;
                 }

@@ -1,4 +1,4 @@
-//! What becomes of stored messages: revoke, edit, reactions, who read them, and the search for them.
+//! What becomes of stored messages: revoke, edit, reactions, streams, who read them, and the search for them.
 //!
 //! None of it depends on numbering, so it goes past the lanes: planned on a blocking thread, committed by the committer.
 //! Who may what is `domain::channel`'s.
@@ -17,6 +17,8 @@ use crate::domain::content::fold;
 use crate::domain::message::{Extras, Message, MessageState, Reaction};
 use crate::domain::refusal::Refusal;
 use crate::store::{ChannelInfo, ChannelNo, Commit, MessageChanges, Record, SearchQuery, SeqRange, Store};
+
+pub mod events;
 
 /// Messages of a page of search when the request names no limit.
 pub const SEARCH_LIMIT_DEFAULT: usize = 50;

@@ -45,6 +45,7 @@ pub mod people;
 pub mod sequencer;
 pub mod sessions;
 pub mod shard;
+pub mod streams;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod traffic;
@@ -57,6 +58,7 @@ use conversations::{
     Asker, HistoryPage, HistoryQuery, MessageSync, MessageSyncPage, Planned, Span, SyncAnswer, SyncRequest,
     UnreadExplained,
 };
+use delivery::Happening;
 use files::Files;
 use inbox::Inbox;
 use messages::MessageLimits;
@@ -225,6 +227,8 @@ pub struct Shared {
     pub decisions: Decisions,
     /// What users were last told lies in their queues of commands.
     pub commands: commands::Answers,
+    /// Messages that are streamed now.
+    pub streams: streams::Streams,
     draining: AtomicBool,
     passing_ids: AtomicU64,
 }
@@ -303,9 +307,11 @@ impl Hub {
             files,
             decisions: Decisions::default(),
             commands: commands::Answers::default(),
+            streams: streams::Streams::default(),
             draining: AtomicBool::new(false),
             passing_ids: AtomicU64::new((1 << 52) + (now_s << 20)),
         };
+        shared.queue.begin_at(shared.store.version());
         Self { shared: Arc::new(shared) }
     }
 
@@ -472,14 +478,27 @@ impl Hub {
         commit: Commit,
         unread_after: (u64, u64),
     ) -> Result<Version, Refusal> {
+        self.commit_with(key, commit, unread_after, None).await
+    }
+
+    /// As [`Hub::commit`]; what happened by it is told to the members who are online.
+    async fn commit_with(
+        &self,
+        key: Option<ChannelKey>,
+        commit: Commit,
+        unread_after: (u64, u64),
+        happening: Option<Box<Happening>>,
+    ) -> Result<Version, Refusal> {
         let (reply, outcome) = oneshot::channel();
-        let edited = |record: &Record| match record {
+        let weigh = |record: &Record| match record {
             Record::MessageEdited { payload, .. } => payload.len(),
+            Record::MessageEvent { lane, .. } => lane.bytes(),
             _ => 64,
         };
-        let bytes = 256 + commit.records.iter().map(edited).sum::<usize>();
+        let bytes = 256 + commit.records.iter().map(weigh).sum::<usize>();
         let waiter = Waiter::Version(reply);
-        let mut submissions = vec![Submission { commit, key, epoch: None, ticket: None, unread_after, bytes, waiter }];
+        let (epoch, ticket) = (None, None);
+        let mut submissions = vec![Submission { commit, key, epoch, ticket, unread_after, happening, bytes, waiter }];
         if !self.shared.queue.append(&mut submissions) {
             return Err(Refusal::Draining { retry_after_ms: RETRY_AFTER_DRAIN_MS });
         }

@@ -3,7 +3,7 @@
 //! Two parts: control (acks, replies, gap notices), which goes first and is bounded by the requests a session may have in
 //! flight; and live (deliveries, events), bounded in bytes and entries. Policy of the live part: over its bound the whole
 //! backlog is dropped and remembered as gaps (channel, first missing, head); the session goes on once it has drained
-//! (delivered-or-told). Signals are dropped from half of the bound on. Nothing ever waits for room here.
+//! (delivered-or-told). Signals and deltas are dropped from half of the bound on. Nothing ever waits for room here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use foldhash::HashMap;
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageId, Uid, Version};
 
 use super::conversations::{HistoryPage, SyncAnswer, UnreadExplained};
-use super::delivery::{Change, Delivery, Signal};
+use super::delivery::{Change, Delivery, Happening, Signal};
 use crate::domain::message::Durability;
 use crate::domain::refusal::Refusal;
 
@@ -142,6 +142,8 @@ pub enum Live {
     Signal(Arc<Signal>),
     /// A peer came or went.
     Presence(Arc<Peer>),
+    /// A message's stream went on.
+    Happening(Arc<Happening>),
 }
 
 impl Live {
@@ -151,6 +153,7 @@ impl Live {
             Self::Signal(signal) => signal.data.len() + 100,
             Self::Change(change) => change.bytes(),
             Self::Presence(_) => 150,
+            Self::Happening(happening) => happening.bytes(),
         }
     }
 }
@@ -179,6 +182,8 @@ impl Lag {
             Live::Change(change) => {
                 self.resync = self.resync.max(change.version());
             }
+            // A delta that was dropped is in what its lane comes to.
+            Live::Happening(happening) => self.resync = self.resync.max(happening.version),
             Live::Signal(_) | Live::Presence(_) => {}
         }
     }
@@ -227,7 +232,11 @@ impl Outbox {
     /// Adds something that happened. Returns how many entries were dropped for it.
     pub fn push_live(&mut self, live: Live, limits: &OutboxLimits, now_ms: u64) -> usize {
         let bytes = live.bytes();
-        let ephemeral = matches!(live, Live::Signal(_) | Live::Presence(_));
+        let ephemeral = match &live {
+            Live::Signal(_) | Live::Presence(_) => true,
+            Live::Happening(happening) => happening.version == Version::ZERO,
+            Live::Delivery(_) | Live::Change(_) => false,
+        };
         if let Some(lag) = &mut self.lag {
             lag.note(&live);
             return 1;

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Shared;
 use super::broker::Home;
 use super::committer::{LaneTicket, Sent, Submission, Waiter};
-use super::delivery::{Change, Delivery, LotNews, News, Side, Signal};
+use super::delivery::{Delivery, Happening, LotNews, News, Side, Signal};
 use super::inbox::Inbox;
 use super::outbox::{Control, Live, Outbox, Peer};
 use super::sequencer::{JobAnswer, LaneJob, Lanes, Outcome, Passing, Turn, Work, busy};
@@ -29,6 +29,10 @@ use super::sessions::{Device, SessionId, SessionPlace, Traffic};
 use crate::domain::message::Durability;
 use crate::domain::refusal::Refusal;
 use crate::store::{ChannelNo, StoreError};
+
+mod fanout;
+
+use fanout::push_live;
 
 /// When clients may try again once the committer has ended.
 const RETRY_AFTER_DRAIN_MS: u32 = 1_000;
@@ -110,6 +114,8 @@ pub enum ShardEvent {
     Passing(Arc<Delivery>),
     /// A signal, for the members online here.
     Signal(Arc<Signal>),
+    /// What happened to a message's stream and is not stored, for the members online here.
+    Happened(Arc<Happening>),
     /// A user came or went.
     Presence(Arc<Peer>),
     /// Close a session.
@@ -489,6 +495,7 @@ impl Shard {
                 self.shared.metrics.deliveries.inc_by(delivered);
             }
             ShardEvent::Signal(signal) => self.signal(&signal),
+            ShardEvent::Happened(happening) => self.happened(&happening),
             ShardEvent::Presence(peer) => {
                 let Self { watchers, slots, dirty, .. } = self;
                 for at in watchers.get(&peer.uid).into_iter().flatten() {
@@ -684,126 +691,6 @@ impl Shard {
             Waiter::Nobody => {}
         }
     }
-
-    // Fan-out.
-
-    /// Queues a delivery for every member online here. Returns how many messages went into outboxes.
-    fn deliver(&mut self, delivery: &Arc<Delivery>) -> u64 {
-        let Self { slots, channels, dirty, shared, now_ms, outbox_bytes, .. } = self;
-        let mut delivered = 0;
-        let mut to = |at: u32| {
-            let Some(slot) = slots.get(at as usize) else { return };
-            #[cfg(feature = "seeded-bugs")]
-            if crate::seeded::now_and_then(crate::seeded::Bug::DropOneDelivery) {
-                return;
-            }
-            let copy = if !delivery.has_origin(slot.session) {
-                delivery.clone()
-            } else {
-                match delivery.without(slot.session) {
-                    Some(rest) => Arc::new(rest),
-                    None => return,
-                }
-            };
-            delivered += copy.messages.len() as u64;
-            push_live(slots, dirty, at, Live::Delivery(copy), shared, *now_ms, outbox_bytes);
-        };
-        match delivery.key.channel_type() {
-            ChannelType::Person => local_sessions_of_pair(shared, self.index, &delivery.key, &mut to),
-            ChannelType::Group | ChannelType::CustomerService => {
-                let members = delivery.channel.and_then(|channel| channels.get(&channel));
-                for at in members.into_iter().flatten() {
-                    to(*at);
-                }
-            }
-        }
-        delivered
-    }
-
-    fn signal(&mut self, signal: &Arc<Signal>) {
-        let Self { slots, channels, dirty, shared, now_ms, outbox_bytes, .. } = self;
-        let mut to = |at: u32| {
-            if slots.get(at as usize).is_some_and(|slot| Some(slot.session) != signal.origin) {
-                push_live(slots, dirty, at, Live::Signal(signal.clone()), shared, *now_ms, outbox_bytes);
-            }
-        };
-        match signal.key.channel_type() {
-            ChannelType::Person => local_sessions_of_pair(shared, self.index, &signal.key, &mut to),
-            ChannelType::Group | ChannelType::CustomerService => {
-                let members = signal.channel.and_then(|channel| channels.get(&channel));
-                for at in members.into_iter().flatten() {
-                    to(*at);
-                }
-            }
-        }
-    }
-
-    fn change(&mut self, change: &Arc<Change>) {
-        match &**change {
-            Change::Joined { channel, uids, version, .. } => self.membership(*channel, uids, true, *version, change),
-            Change::Left { channel, uids, version, .. } => self.membership(*channel, uids, false, *version, change),
-            Change::Conversation { uid, .. } => {
-                let Self { slots, dirty, shared, now_ms, outbox_bytes, .. } = self;
-                for place in shared.sessions.places(uid.as_str()) {
-                    if place.shard == self.index {
-                        push_live(
-                            slots,
-                            dirty,
-                            place.slot,
-                            Live::Change(change.clone()),
-                            shared,
-                            *now_ms,
-                            outbox_bytes,
-                        );
-                    }
-                }
-            }
-            Change::MessagesChanged { channel, key, .. }
-            | Change::MessageChanged { channel, key, .. }
-            | Change::Channel { channel, key, .. } => {
-                let Self { slots, channels, dirty, shared, now_ms, outbox_bytes, .. } = self;
-                let mut to =
-                    |at: u32| push_live(slots, dirty, at, Live::Change(change.clone()), shared, *now_ms, outbox_bytes);
-                match key.channel_type() {
-                    ChannelType::Person => local_sessions_of_pair(shared, self.index, key, &mut to),
-                    ChannelType::Group | ChannelType::CustomerService => {
-                        channels.get(channel).into_iter().flatten().for_each(|at| to(*at));
-                    }
-                }
-            }
-        }
-    }
-
-    fn membership(&mut self, channel: ChannelNo, uids: &[Uid], joined: bool, version: Version, change: &Arc<Change>) {
-        let Self { slots, channels, dirty, shared, now_ms, outbox_bytes, .. } = self;
-        for uid in uids {
-            for place in shared.sessions.places(uid.as_str()) {
-                if place.shard != self.index {
-                    continue;
-                }
-                let Some(slot) = slots.get_mut(place.slot as usize).filter(|s| s.session == place.session) else {
-                    continue;
-                };
-                if let Some(joining) = &mut slot.joining {
-                    joining.changes.push((channel, joined, version));
-                    continue;
-                }
-                let known = slot.groups.iter().position(|group| *group == channel);
-                match (joined, known) {
-                    (true, None) => {
-                        slot.groups.push(channel);
-                        channels.entry(channel).or_default().push(place.slot);
-                    }
-                    (false, Some(i)) => {
-                        slot.groups.swap_remove(i);
-                        remove_from(channels, &channel, place.slot);
-                    }
-                    (true, Some(_)) | (false, None) => {}
-                }
-                push_live(slots, dirty, place.slot, Live::Change(change.clone()), shared, *now_ms, outbox_bytes);
-            }
-        }
-    }
 }
 
 fn answers_request(control: &Control) -> bool {
@@ -824,39 +711,6 @@ fn mark(dirty: &mut Vec<u32>, at: u32, slot: &mut Slot) {
     if !slot.dirty {
         slot.dirty = true;
         dirty.push(at);
-    }
-}
-
-fn push_live(
-    slots: &mut Slab<Slot>,
-    dirty: &mut Vec<u32>,
-    at: u32,
-    live: Live,
-    shared: &Shared,
-    now_ms: u64,
-    outbox_bytes: &mut i64,
-) {
-    let Some(slot) = slots.get_mut(at as usize) else { return };
-    if slot.joining.is_some() || slot.closing.is_some() {
-        return;
-    }
-    let before = slot.outbox.live_bytes();
-    slot.outbox.push_live(live, &shared.limits.outbox, now_ms);
-    *outbox_bytes += slot.outbox.live_bytes() as i64 - before as i64;
-    mark(dirty, at, slot);
-}
-
-fn local_sessions_of_pair(shared: &Shared, shard: u16, key: &ChannelKey, to: &mut dyn FnMut(u32)) {
-    let Some((first, second)) = key.channel_id().split_once('@') else { return };
-    for uid in [first, second] {
-        for place in shared.sessions.places(uid) {
-            if place.shard == shard {
-                to(place.slot);
-            }
-        }
-        if first == second {
-            break;
-        }
     }
 }
 

@@ -349,7 +349,7 @@ impl Store for MemoryStore {
         let mut bytes = 0;
         for message in seqs.into_iter().filter_map(|seq| found.message(seq)) {
             let message = message.read(&found.key);
-            bytes += message.payload.len();
+            bytes += message.content_bytes();
             if bytes > range.bytes_max && !messages.is_empty() {
                 break;
             }

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Listing, Membership, Role};
 use crate::domain::conversation::{ConversationFlags, ConversationState, LastOwn};
+use crate::domain::event::Lane;
 use crate::domain::file::{ContentHash, FileInfo, FileRecord};
 use crate::domain::identity::Scopes;
 use crate::domain::message::{Digest, Extras, Message, MessageFlags, Reaction};
@@ -173,6 +174,15 @@ pub enum Record {
         uid: Uid,
         /// `None`: none any more.
         reaction: Option<Reaction>,
+    },
+    /// What one of a message's lanes is from now on, all of it.
+    MessageEvent {
+        /// The channel.
+        channel: ChannelNo,
+        /// The message.
+        seq: u64,
+        /// The lane, by its number.
+        lane: Box<Lane>,
     },
     /// What a member may do from now on. Who is no member is skipped; leaving takes the role away.
     MemberRole {
@@ -356,7 +366,7 @@ pub struct SeqRange {
     pub last: u64,
     /// At most this many messages.
     pub limit: usize,
-    /// At most about this many payload bytes; at least one message is returned when there is one.
+    /// At most about this many bytes of content (payloads and lanes); at least one message is returned when there is one.
     pub bytes_max: usize,
     /// `true`: the newest of the range, newest first. `false`: the oldest, ascending.
     pub newest_first: bool,
@@ -365,7 +375,7 @@ pub struct SeqRange {
 /// What changed in messages that were there before: see [`Store::message_changes`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MessageChanges {
-    /// Seqs revoked, edited, reacted to or expired after the version asked for, each once with the version of its last
+    /// Seqs revoked, edited, reacted to, streamed or expired after the version asked for, each once with the version of its last
     /// change, the latest change first.
     pub changes: Vec<(u64, Version)>,
     /// There are more; the oldest are left out.
@@ -595,7 +605,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Message>>;
     /// Messages of a range. One index row per page and one log read per run of neighbours.
     fn messages(&self, channel: ChannelNo, range: SeqRange) -> Result<Vec<Message>>;
-    /// Messages of the channel that were revoked, edited, reacted to or that expired after `since`, at most `max`. Rows in
+    /// Messages of the channel that were revoked, edited, reacted to, streamed or that expired after `since`, at most `max`. Rows in
     /// proportion to the changes after `since`; none where nothing ever changed.
     fn message_changes(&self, channel: ChannelNo, since: Version, max: usize) -> Result<MessageChanges>;
     /// Finds a folded pattern in the texts ([`crate::domain::content`]) of a channel's live messages, newest first. Every

@@ -40,13 +40,17 @@
 //! | 26 | system user | s uid, u8 on |
 //! | 27 | commands read | s uid, v position, v message_id |
 //! | 28 | address blocked | s address, u8 on |
+//! | 29 | message event | v channel, v seq, l lane |
 //!
 //! A message that refers to something is body format 2 of kind 1: as format 1, with `x extras` before the payload. One that
 //! refers to nothing is always format 1. All other kinds have format 1 only.
 //!
 //! `x` extras: v reply_to (0 none), u8 bits (mention_all), v count, count × s mentioned uid, v count, count × s file_id.
 //!
-//! Kinds 1 to 8, 12, 14 to 17, 19, 20 and 25 begin with the channel's number, so that a channel can be told from any of them.
+//! `l` lane: u8 number, s key, u8 status, v seq, s event_id, s event_type, u8 visibility, v occurred_at_ms, u8 end_reason,
+//! s error, b snapshot.
+//!
+//! Kinds 1 to 8, 12, 14 to 17, 19, 20, 25 and 29 begin with the channel's number, so that a channel can be told from any of them.
 
 use std::net::IpAddr;
 
@@ -56,6 +60,7 @@ use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, FileId, Me
 use super::{ApiKey, ChannelNo, MessageRecord, Record};
 use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role};
 use crate::domain::conversation::ConversationFlags;
+use crate::domain::event::{Lane, LaneStatus, Visibility};
 use crate::domain::file::FileRecord;
 use crate::domain::identity::Scopes;
 use crate::domain::message::{Extras, MessageFlags, Reaction};
@@ -124,6 +129,8 @@ pub enum RecordKind {
     CommandsRead = 27,
     /// [`Record::AddressBlocked`]
     AddressBlocked = 28,
+    /// [`Record::MessageEvent`]
+    MessageEvent = 29,
 }
 
 /// Numbers given to kinds that later builds write; never to be used for anything else.
@@ -161,6 +168,7 @@ impl RecordKind {
             26 => Self::SystemUser,
             27 => Self::CommandsRead,
             28 => Self::AddressBlocked,
+            29 => Self::MessageEvent,
             _ => return None,
         })
     }
@@ -208,6 +216,7 @@ impl Record {
             Self::MessageRevoked { .. } => RecordKind::MessageRevoked,
             Self::MessageEdited { .. } => RecordKind::MessageEdited,
             Self::MessageReacted { .. } => RecordKind::MessageReacted,
+            Self::MessageEvent { .. } => RecordKind::MessageEvent,
             Self::MemberRole { .. } => RecordKind::MemberRole,
             Self::ChannelProfile { .. } => RecordKind::ChannelProfile,
             Self::ConversationFlags { .. } => RecordKind::ConversationFlags,
@@ -238,6 +247,7 @@ impl Record {
             | Self::MessageRevoked { channel, .. }
             | Self::MessageEdited { channel, .. }
             | Self::MessageReacted { channel, .. }
+            | Self::MessageEvent { channel, .. }
             | Self::MemberRole { channel, .. }
             | Self::ChannelProfile { channel, .. }
             | Self::ConversationFlags { channel, .. }
@@ -357,6 +367,11 @@ impl Record {
                 put_varint(out, *seq);
                 put_text(out, uid.as_str());
                 out.push(reaction.map_or(0, |reaction| reaction as u8));
+            }
+            Self::MessageEvent { channel, seq, lane } => {
+                put_channel(out, *channel);
+                put_varint(out, *seq);
+                put_lane(out, lane);
             }
             Self::MemberRole { channel, uid, role } => {
                 put_channel(out, *channel);
@@ -506,6 +521,9 @@ impl Record {
                     _ => return Err(RecordError::Malformed("reaction is not known")),
                 },
             },
+            RecordKind::MessageEvent => {
+                Self::MessageEvent { channel: from.channel()?, seq: from.varint()?, lane: Box::new(from.lane()?) }
+            }
             RecordKind::MemberRole => Self::MemberRole {
                 channel: from.channel()?,
                 uid: from.uid()?,
@@ -606,6 +624,20 @@ fn put_extras(out: &mut Vec<u8>, extras: Option<&Extras>) {
     for file_id in &extras.files {
         put_text(out, file_id.as_str());
     }
+}
+
+fn put_lane(out: &mut Vec<u8>, lane: &Lane) {
+    out.push(lane.number);
+    put_text(out, &lane.key);
+    out.push(lane.status as u8);
+    put_varint(out, lane.seq);
+    put_text(out, &lane.event_id);
+    put_text(out, &lane.event_type);
+    out.push(lane.visibility as u8);
+    put_varint(out, lane.occurred_at_ms);
+    out.push(lane.end_reason);
+    put_text(out, &lane.error);
+    put_bytes(out, &lane.snapshot);
 }
 
 fn decode_message(from: &mut Fields<'_>, with_extras: bool) -> Result<MessageRecord, RecordError> {
@@ -766,6 +798,23 @@ impl<'a> Fields<'a> {
             files.push(FileId::from_stored(self.text()?));
         }
         Ok(Extras { reply_to: (reply_to > 0).then(|| Version::new(reply_to)), mentions, mention_all, files })
+    }
+
+    fn lane(&mut self) -> Result<Lane, RecordError> {
+        Ok(Lane {
+            number: self.byte()?,
+            key: self.text()?.to_owned(),
+            status: LaneStatus::from_stored(self.byte()?).ok_or(RecordError::Malformed("status is not known"))?,
+            seq: self.varint()?,
+            event_id: self.text()?.to_owned(),
+            event_type: self.text()?.to_owned(),
+            visibility: Visibility::from_stored(self.byte()?)
+                .ok_or(RecordError::Malformed("visibility is not known"))?,
+            occurred_at_ms: self.varint()?,
+            end_reason: self.byte()?,
+            error: self.text()?.to_owned(),
+            snapshot: Bytes::copy_from_slice(self.bytes()?),
+        })
     }
 
     fn uids(&mut self) -> Result<Vec<Uid>, RecordError> {

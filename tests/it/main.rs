@@ -24,6 +24,7 @@ mod http_relation;
 mod http_threads;
 mod http_vectors;
 mod http_wukong_conversations;
+mod http_wukong_events;
 mod http_wukong_hostile;
 mod http_wukong_lists;
 mod http_wukong_messages;

@@ -24,6 +24,7 @@ mod messages;
 mod parts;
 mod people;
 mod server;
+mod streams;
 mod tagged;
 
 pub use client::*;
@@ -33,6 +34,7 @@ pub use groups::*;
 pub use messages::*;
 pub use people::*;
 pub use server::*;
+pub use streams::*;
 
 use parts::words;
 

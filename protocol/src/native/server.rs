@@ -11,6 +11,7 @@ use super::groups::{ChannelEvent, MembersList, ProfileNow};
 use super::messages::{ChangesPage, MessageEvent, Readers};
 use super::parts::{bytes, is_default, is_true, number, words, yes};
 use super::people::{FlagsEvent, RelationsList, SettingsNow};
+use super::streams::{LaneItem, StreamEvent};
 use super::tagged::{Tagged, tagged};
 use super::{Durability, Ping, Pong};
 use crate::close::Reconnect;
@@ -76,6 +77,8 @@ tagged! {
         Member(MemberEvent<'a>) = "member",
         /// A message was revoked, edited or reacted to.
         Message(MessageEvent<'a>) = "message",
+        /// A message's stream went on.
+        Stream(StreamEvent<'a>) = "stream",
         /// A conversation was pinned, muted or accepted on another device.
         Flags(FlagsEvent<'a>) = "flags",
         /// A group's profile or roles changed.
@@ -323,6 +326,9 @@ pub struct MessageItem<'a> {
     /// Who dislikes it, in the order they said so.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dislikes: Vec<Cow<'a, str>>,
+    /// What its stored events came to, in the order the lanes began.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lanes: Vec<LaneItem<'a>>,
 }
 
 impl Default for MessageItem<'_> {
@@ -349,6 +355,7 @@ impl Default for MessageItem<'_> {
             edited: 0,
             likes: Vec::new(),
             dislikes: Vec::new(),
+            lanes: Vec::new(),
         }
     }
 }

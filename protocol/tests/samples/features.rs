@@ -218,6 +218,62 @@ pub(super) fn edited() -> MessageEvent<'static> {
     }
 }
 
+pub(super) fn lanes() -> Vec<LaneItem<'static>> {
+    let lane = |key: &'static str, status| LaneItem {
+        event_key: key.into(),
+        status,
+        msg_event_seq: 3,
+        event_id: "e-3".into(),
+        visibility: Visibility::Public,
+        end_reason: 0,
+        error: "".into(),
+        snapshot: br#"{"kind":"text","text":"Hello"}"#.as_slice().into(),
+    };
+    let bare =
+        LaneItem { msg_event_seq: 0, event_id: "".into(), snapshot: vec![].into(), ..lane("main", LaneStatus::Open) };
+    let over = LaneItem {
+        visibility: Visibility::Private,
+        end_reason: 4,
+        error: "timeout".into(),
+        ..lane("thoughts", LaneStatus::Error)
+    };
+    let restricted = LaneItem { visibility: Visibility::Restricted, ..lane("cost", LaneStatus::Cancelled) };
+    vec![bare, over, restricted, lane("plan", LaneStatus::Closed)]
+}
+
+pub(super) fn streamed(version: u64) -> StreamEvent<'static> {
+    let delta = StreamEvent {
+        channel_id: "crew".into(),
+        channel_type: 2,
+        message_seq: 20,
+        message_id: VERSION,
+        version,
+        event_id: "e-1".into(),
+        event_type: "stream.delta".into(),
+        event_key: "main".into(),
+        msg_event_seq: 0,
+        status: LaneStatus::Open,
+        visibility: Visibility::Public,
+        occurred_at: 0,
+        payload: br#"{"kind":"text","delta":"Hel"}"#.as_slice().into(),
+        snapshot: vec![].into(),
+    };
+    if version == 0 {
+        return delta;
+    }
+    StreamEvent {
+        event_id: "e-3".into(),
+        event_type: "stream.close".into(),
+        msg_event_seq: 1,
+        status: LaneStatus::Closed,
+        visibility: Visibility::Private,
+        occurred_at: VERSION / 1_000,
+        payload: vec![].into(),
+        snapshot: br#"{"kind":"text","text":"Hello"}"#.as_slice().into(),
+        ..delta
+    }
+}
+
 pub(super) fn reacted(reaction: Reaction) -> MessageEvent<'static> {
     MessageEvent {
         channel_id: "crew".into(),

@@ -8,7 +8,7 @@ use chinwag_protocol::native::*;
 
 mod features;
 
-use features::{client_groups, client_messages, client_people, edited, reacted};
+use features::{client_groups, client_messages, client_people, edited, lanes, reacted, streamed};
 
 const VERSION: u64 = 1_790_000_000_123_456;
 const FILE: &str = "5f0c2f6e-3f0e-4c9e-8d39-5a1f2f8f1a10";
@@ -233,6 +233,7 @@ fn discussed_item() -> MessageItem<'static> {
         edited: VERSION + 14,
         likes: vec!["bob".into(), "carol".into()],
         dislikes: vec!["zoë".into()],
+        lanes: lanes(),
         ..item()
     }
 }
@@ -407,7 +408,13 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
             ServerFrame::Deliver(Deliver {
                 channel_id: "crew".into(),
                 channel_type: 2,
-                messages: vec![MessageItem { edited: 0, likes: vec![], dislikes: vec![], ..discussed_item() }],
+                messages: vec![MessageItem {
+                    edited: 0,
+                    likes: vec![],
+                    dislikes: vec![],
+                    lanes: vec![],
+                    ..discussed_item()
+                }],
             }),
         ),
         (
@@ -460,6 +467,8 @@ pub fn server() -> Vec<(&'static str, ServerFrame<'static>)> {
             })),
         ),
         ("message_edited", ServerFrame::Event(Event::Message(edited()))),
+        ("stream_delta", ServerFrame::Event(Event::Stream(streamed(0)))),
+        ("stream_stored", ServerFrame::Event(Event::Stream(streamed(VERSION + 15)))),
         (
             "message_revoked",
             ServerFrame::Event(Event::Message(MessageEvent {

@@ -19,9 +19,9 @@ use super::seat::Seat;
 use super::websocket::{Opcode, append_frame, close_frame};
 use super::wukong::commands::{Commands, received};
 use super::wukong::connect::{Admitted, Denied, admit, connack};
-use super::wukong::{draft_of, kick_text, reason_of, recv_of, wire_id};
+use super::wukong::{draft_of, event_of, kick_text, reason_of, recv_of, wire_id};
 use crate::domain::refusal::Refusal;
-use crate::hub::delivery::{Delivered, Delivery};
+use crate::hub::delivery::{Delivered, Delivery, Happening};
 use crate::hub::outbox::{Control, Live};
 use crate::hub::shard::{Shard, side_of};
 
@@ -192,10 +192,14 @@ fn refused(refusal: &Refusal) -> SendAck<'static> {
     SendAck { reason: reason_of(refusal), ..SendAck::default() }
 }
 
-/// A live entry: bytes shared by all sessions that see it alike, or `None` when it was appended to `out`. Of what is not a
-/// message the Easy SDKs know no form.
+/// A live entry: bytes shared by all sessions that see it alike, or `None` when it was appended to `out`. Of what is
+/// neither a message nor an event of one the Easy SDKs know no form.
 pub(super) fn live(viewer: &Viewer, live: &Live, out: &mut Vec<u8>) -> Option<Bytes> {
-    let Live::Delivery(delivery) = live else { return Some(Bytes::new()) };
+    let delivery = match live {
+        Live::Delivery(delivery) => delivery,
+        Live::Happening(happening) => return Some(happened(viewer, happening)),
+        Live::Change(_) | Live::Signal(_) | Live::Presence(_) => return Some(Bytes::new()),
+    };
     let side = side_of(&delivery.key, &viewer.uid);
     let is_own = |message: &Delivered| message.from_uid == viewer.uid;
     if delivery.messages.iter().any(is_own) {
@@ -208,6 +212,15 @@ pub(super) fn live(viewer: &Viewer, live: &Live, out: &mut Vec<u8>) -> Option<By
         recvs(delivery, delivery.id_for(side), |_| false, &mut bytes);
         bytes.into()
     }))
+}
+
+fn happened(viewer: &Viewer, happening: &Happening) -> Bytes {
+    let side = side_of(&happening.base.key, &viewer.uid);
+    happening.encoded(WIRE_KIND, side, || {
+        let mut bytes = Vec::with_capacity(happening.bytes() * 2);
+        append(&mut bytes, |out| encode_notice(&Packet::Event(event_of(happening, &viewer.uid)), out));
+        bytes.into()
+    })
 }
 
 fn recvs(delivery: &Delivery, channel_id: &str, is_own: impl Fn(&Delivered) -> bool, out: &mut Vec<u8>) {

@@ -70,7 +70,7 @@ impl Asked {
             client_seq: self.client_seq,
             channel_id: key.id_for(self.uid.as_str()).into(),
             channel_type: key.channel_type().to_wire(),
-            messages: page.messages.iter().map(stored_item).collect(),
+            messages: page.messages.iter().map(|message| stored_item(self.uid.as_str(), message)).collect(),
             more: page.resume.is_some(),
             head_seq: page.head_seq,
             resume: page.resume,
@@ -141,7 +141,7 @@ fn cut(page: &mut SearchPage, oldest_first: bool, bytes_max: usize) {
     let mut bytes = 0;
     let fits = page.messages.iter().take_while(|message| {
         let first = bytes == 0;
-        bytes += message.payload.len().max(1);
+        bytes += message.content_bytes().max(1);
         first || bytes <= bytes_max
     });
     let fitting = fits.count();
@@ -175,6 +175,7 @@ mod tests {
             extras: None,
             edited: Version::ZERO,
             reactions: Vec::new(),
+            lanes: Vec::new(),
             state: MessageState::Live,
         }
     }

@@ -4,13 +4,15 @@ use std::borrow::Cow;
 
 use protocol::ids::{ChannelKey, Uid, Version};
 use protocol::native::{
-    self, ChannelEvent, ConversationEvent, Event, FlagsEvent, MemberEvent, MessageEvent, ResyncEvent, ServerFrame,
+    self, ChannelEvent, ConversationEvent, Event, FlagsEvent, LaneItem, MemberEvent, MessageEvent, ResyncEvent,
+    ServerFrame, StreamEvent,
 };
 
 use super::Viewer;
 use super::answers::member_item;
+use crate::domain::event::{Lane, LaneStatus, Visibility};
 use crate::domain::message::{Extras, Reaction};
-use crate::hub::delivery::{Change, ChannelChange, ConversationChange, MessageChange};
+use crate::hub::delivery::{Change, ChannelChange, ConversationChange, Happening, MessageChange};
 
 /// A change as this viewer is to learn of it; `None`: not at all.
 pub(super) fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<ServerFrame<'a>> {
@@ -27,6 +29,7 @@ pub(super) fn change_frame<'a>(change: &'a Change, viewer: &Viewer) -> Option<Se
         Change::Conversation { key, version, what, .. } => conversation_event(key, *version, what, asker),
         // What is over is fetched, not pushed: its sync row lists it.
         Change::MessagesChanged { .. } => Event::Resync(ResyncEvent { version: 0 }),
+        Change::Happened(happening) => Event::Stream(stream_event(happening, &viewer.uid)),
         Change::MessageChanged { key, seq, version, what, .. } => {
             Event::Message(message_event(key, *seq, *version, what, asker))
         }
@@ -135,6 +138,58 @@ fn message_event<'a>(
             },
             ..base
         },
+    }
+}
+
+/// What happened to a stream, as this viewer is to learn of it.
+pub(super) fn stream_event<'a>(happening: &'a Happening, viewer: &Uid) -> StreamEvent<'a> {
+    let (base, lane) = (&happening.base, &happening.lane);
+    StreamEvent {
+        channel_id: base.key.id_for(viewer.as_str()).to_owned().into(),
+        channel_type: base.key.channel_type().to_wire(),
+        message_seq: base.message_seq,
+        message_id: base.message_id.get(),
+        version: happening.version.get(),
+        event_id: happening.event_id.as_str().into(),
+        event_type: happening.given_type.as_str().into(),
+        event_key: lane.key.as_str().into(),
+        msg_event_seq: lane.seq,
+        status: status_word(lane.status),
+        visibility: visibility_word(lane.visibility),
+        occurred_at: happening.occurred_at_ms,
+        payload: Cow::Borrowed(&happening.payload),
+        snapshot: Cow::Borrowed(&lane.snapshot),
+    }
+}
+
+/// A lane of a stored message.
+pub(super) fn lane_item(lane: &Lane) -> LaneItem<'_> {
+    LaneItem {
+        event_key: lane.key.as_str().into(),
+        status: status_word(lane.status),
+        msg_event_seq: lane.seq,
+        event_id: lane.event_id.as_str().into(),
+        visibility: visibility_word(lane.visibility),
+        end_reason: lane.end_reason,
+        error: lane.error.as_str().into(),
+        snapshot: Cow::Borrowed(&lane.snapshot),
+    }
+}
+
+fn status_word(status: LaneStatus) -> native::LaneStatus {
+    match status {
+        LaneStatus::Open => native::LaneStatus::Open,
+        LaneStatus::Closed => native::LaneStatus::Closed,
+        LaneStatus::Error => native::LaneStatus::Error,
+        LaneStatus::Cancelled => native::LaneStatus::Cancelled,
+    }
+}
+
+fn visibility_word(visibility: Visibility) -> native::Visibility {
+    match visibility {
+        Visibility::Public => native::Visibility::Public,
+        Visibility::Private => native::Visibility::Private,
+        Visibility::Restricted => native::Visibility::Restricted,
     }
 }
 

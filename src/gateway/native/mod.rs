@@ -27,7 +27,7 @@ mod events;
 mod requests;
 pub(super) mod session;
 
-use events::change_frame;
+use events::{change_frame, lane_item, stream_event};
 pub use requests::{SyncAsked, bad_id, channel_of, draft_of, extras_of, sync_of, uids_of};
 
 /// Who looks: decides which channel_id a person channel shows.
@@ -153,7 +153,7 @@ pub fn append_control(encoding: Encoding, viewer: &Viewer, control: Control, out
                 client_seq,
                 channel_id: key.id_for(asker).into(),
                 channel_type: key.channel_type().to_wire(),
-                messages: page.messages.iter().map(stored_item).collect(),
+                messages: page.messages.iter().map(|message| stored_item(asker, message)).collect(),
                 more: page.more,
                 head_seq: page.head_seq,
                 resume: None,
@@ -206,6 +206,12 @@ pub fn live(encoding: Encoding, viewer: &Viewer, live: &Live) -> Bytes {
             })),
         ),
         Live::Presence(peer) => frame(encoding, &ServerFrame::Event(Event::Presence(peer_item(peer)))),
+        Live::Happening(happening) => {
+            let side = side_of(&happening.base.key, &viewer.uid);
+            happening.encoded(wire_kind(encoding), side, || {
+                frame(encoding, &ServerFrame::Event(Event::Stream(stream_event(happening, &viewer.uid))))
+            })
+        }
     }
 }
 
@@ -242,7 +248,8 @@ fn delivered_item(message: &Delivered) -> MessageItem<'_> {
     with_extras(item, message.extras.as_deref())
 }
 
-fn stored_item(message: &Message) -> MessageItem<'_> {
+fn stored_item<'a>(asker: &str, message: &'a Message) -> MessageItem<'a> {
+    let shown = message.lanes.iter().filter(|lane| lane.is_shown_to(&message.from_uid, asker));
     let reacted = |reaction: Reaction| {
         let of_kind = message.reactions.iter().filter(move |reacted| reacted.reaction == reaction);
         of_kind.map(|reacted| Cow::Borrowed(reacted.uid.bare())).collect()
@@ -269,6 +276,7 @@ fn stored_item(message: &Message) -> MessageItem<'_> {
         edited: message.edited.get(),
         likes: reacted(Reaction::Like),
         dislikes: reacted(Reaction::Dislike),
+        lanes: shown.map(lane_item).collect(),
         ..MessageItem::default()
     };
     with_extras(item, message.extras.as_deref())
@@ -330,7 +338,7 @@ fn sync_row<'a>(asker: &str, row: &'a SyncRow) -> Row<'a> {
         pinned: row.pinned,
         muted: row.muted,
         request: row.request,
-        recents: row.recents.iter().map(stored_item).collect(),
+        recents: row.recents.iter().map(|message| stored_item(asker, message)).collect(),
     }
 }
 

@@ -10,15 +10,16 @@
 use std::cell::{Cell, RefCell};
 
 use protocol::close::CloseReason;
+use protocol::ids::Uid;
 use protocol::wukong::{
-    Cipher, Disconnect, Flags, Packet, PreparedRecv, Reason, Recv, SendAck, Setting, Version, encode,
+    Cipher, Disconnect, Event, Flags, Packet, PreparedRecv, Reason, Recv, SendAck, Setting, Version, encode,
 };
 use slab::Slab;
 
 use super::native::Viewer;
 use super::websocket::{Opcode, append_frame, close_frame, writer};
 use crate::domain::refusal::Refusal;
-use crate::hub::delivery::{Delivered, Delivery, Side};
+use crate::hub::delivery::{Delivered, Delivery, Happening, Side};
 use crate::hub::outbox::{Control, Live};
 use crate::hub::shard::side_of;
 use crate::voices;
@@ -32,6 +33,12 @@ use commands::Commands;
 pub(super) use intake::{Intake, draft_of};
 pub(super) use keys::KeyRing;
 
+/// The first version whose clients know EVENT.
+const EVENT_VERSION_MIN: u8 = 5;
+/// Where the bytes of an event are shared: native has 0 and 1, JSON-RPC 2.
+const EVENT_FRAMED: usize = 3;
+/// As [`EVENT_FRAMED`], on the port without WebSockets.
+const EVENT_BARE: usize = 4;
 /// The bit of redDot in a packet's first byte.
 const RED_DOT: u8 = 2;
 
@@ -144,9 +151,14 @@ impl Session {
         }
     }
 
-    /// Appends a live entry, sealed for this session. Of what is not a message WuKongIM's clients know no form.
+    /// Appends a live entry, messages sealed for this session. Of what is neither a message nor an event of one WuKongIM's
+    /// clients know no form.
     pub fn append_live(&self, viewer: &Viewer, live: &Live, out: &mut Vec<u8>) {
-        let Live::Delivery(delivery) = live else { return };
+        let delivery = match live {
+            Live::Delivery(delivery) => delivery,
+            Live::Happening(happening) => return self.append_happening(viewer, happening, out),
+            Live::Change(_) | Live::Signal(_) | Live::Presence(_) => return,
+        };
         let side = side_of(&delivery.key, &viewer.uid);
         let make = || Recvs::of(self.version, delivery, side);
         let recvs: &Recvs = delivery.prepared(self.version.recv_layout(), side, make);
@@ -167,6 +179,27 @@ impl Session {
                 out[first] &= !RED_DOT;
             }
         }
+    }
+
+    /// Whether its client knows EVENT: before version 5 none does, and the one from npm would drop the connection
+    /// (wukongim-wire.md part D, 16).
+    pub fn tells_streams(&self) -> bool {
+        self.version.get() >= EVENT_VERSION_MIN
+    }
+
+    /// EVENT is never encrypted, so that all sessions on a side share its bytes.
+    fn append_happening(&self, viewer: &Viewer, happening: &Happening, out: &mut Vec<u8>) {
+        if !self.tells_streams() {
+            return;
+        }
+        let side = side_of(&happening.base.key, &viewer.uid);
+        let kind = if self.framed { EVENT_FRAMED } else { EVENT_BARE };
+        let bytes = happening.encoded(kind, side, || {
+            let mut bytes = Vec::with_capacity(happening.bytes() * 2);
+            self.append(&Packet::Event(event_of(happening, &viewer.uid)), &mut bytes);
+            bytes.into()
+        });
+        out.extend_from_slice(&bytes);
     }
 
     /// The last words: DISCONNECT where the client shall stay away, and the WebSocket close.
@@ -196,6 +229,32 @@ impl Recvs {
                 .ok()
         });
         Self(prepared.collect())
+    }
+}
+
+/// What happened to a stream as WuKongIM's clients get it (wukongim-http.md 5.6): each side of a pair sees the other as the
+/// channel, as in its messages.
+pub(super) fn event_of<'a>(happening: &'a Happening, viewer: &Uid) -> Event<'a> {
+    let (base, lane) = (&happening.base, &happening.lane);
+    let mut data = serde_json::json!({
+        "client_msg_no": base.client_msg_no.as_str(),
+        "channel_id": base.key.id_for(viewer.as_str()),
+        "channel_type": base.key.channel_type().to_wire(),
+        "from_uid": base.from_uid.bare(),
+        "message_id": base.message_id.get(),
+        "event_key": lane.key,
+        "msg_event_seq": lane.seq,
+        "stream_status": lane.status.code(),
+        "visibility": lane.visibility.code(),
+    });
+    if let Ok(payload) = serde_json::from_slice::<serde_json::Value>(&happening.payload) {
+        data["payload"] = payload;
+    }
+    Event {
+        id: happening.event_id.as_str().into(),
+        event_type: happening.given_type.as_str().into(),
+        timestamp: i64::try_from(happening.occurred_at_ms).unwrap_or(i64::MAX),
+        data: data.to_string().into_bytes().into(),
     }
 }
 

@@ -88,7 +88,8 @@ async fn recents(
         let window = SeqWindow { first, last: u64::MAX, limit, newest_first: true };
         messages = pages::read(&state.hub, Reader::User(uid.clone()), key, window).await?.messages;
     }
-    let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
+    state.hub.show_open_lanes(&mut messages);
+    let bytes: usize = messages.iter().map(Message::content_bytes).sum();
     *bytes_left = bytes_left.saturating_sub(bytes);
     Ok(Recents { view, messages })
 }
@@ -135,7 +136,9 @@ fn channel_at(i: usize, uid: &Uid, channel_id: &str, channel_type: u8) -> Result
 async fn all(state: &HttpState, uid: Uid, msg_count: usize) -> Result<Vec<SyncRow>, Problem> {
     let request =
         SyncRequest { recents_bytes_max: state.conversation.recents_bytes_max, ..SyncRequest::full(uid, msg_count) };
-    Ok(state.hub.sync(request).await?.rows)
+    let mut rows = state.hub.sync(request).await?.rows;
+    state.hub.show_open_lanes(rows.iter_mut().flat_map(|row| &mut row.recents));
+    Ok(rows)
 }
 
 /// The channels of a user's conversations.

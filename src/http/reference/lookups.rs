@@ -78,14 +78,20 @@ impl Read {
             limit: range.limit as usize,
             towards_newer: range.pull_mode,
         };
-        let page = state.hub.message_sync(self.reader.clone(), self.key.clone(), sync, bytes).await?;
-        let bytes = page.messages.iter().map(|message| message.payload.len()).sum();
-        let messages = page.messages.iter().map(|message| self.shown(message)).collect();
+        let mut page = state.hub.message_sync(self.reader.clone(), self.key.clone(), sync, bytes).await?;
+        state.hub.show_open_lanes(&mut page.messages);
+        let bytes = page.messages.iter().map(Message::content_bytes).sum();
+        let shown = page.messages.iter().map(|message| self.shown(message));
+        let messages = match range.basic {
+            true => shown.map(MessageBody::without_snapshots).collect(),
+            false => shown.collect(),
+        };
         Ok(Page { messages, more: u8::from(page.more), bytes })
     }
 
     async fn look_up(&self, state: &HttpState, wanted: Vec<Wanted>) -> Result<Vec<MessageBody>, Problem> {
-        let found = state.hub.look_up(self.reader.clone(), self.key.clone(), wanted).await?;
+        let mut found = state.hub.look_up(self.reader.clone(), self.key.clone(), wanted).await?;
+        state.hub.show_open_lanes(&mut found);
         Ok(found.iter().map(|message| self.shown(message)).collect())
     }
 
@@ -204,7 +210,8 @@ async fn last_message(
     let named = (query.channel_id.as_str(), query.channel_type);
     let read = Read::of_anybody(&state, &auth, &query.login_uid, named).await?;
     let newest = SeqWindow { first: 1, last: u64::MAX, limit: 1, newest_first: true };
-    let shown = pages::read(&state.hub, read.reader.clone(), &read.key, newest).await?;
+    let mut shown = pages::read(&state.hub, read.reader.clone(), &read.key, newest).await?;
+    state.hub.show_open_lanes(&mut shown.messages);
     Ok(Json(shown.messages.first().map(|message| read.shown(message)).into()))
 }
 

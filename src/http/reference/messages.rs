@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use protocol::ids::{ChannelKey, TOPIC_BYTES_MAX, Uid};
+use protocol::wukong::Setting;
 use tokio::task::JoinSet;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -67,14 +68,18 @@ async fn message_send(
     let named = if named.is_empty() && auth.is_key() { SYSTEM_UID } else { named };
     let acting = auth.acting_for(&state, field, named, Needs::Send).await?;
     let standing = standing_of(&state, &acting);
-    let client_msg_no = body.client_msg_no.clone();
+    let (client_msg_no, is_stream) = (body.client_msg_no.clone(), body.is_stream);
     let draft = match body.subscribers.is_empty() {
         true => draft_of(acting.uid().clone(), body)?,
         false => draft_to_set(&state, &acting, body).await?,
     };
+    let streamed = is_stream.then(|| (draft.channel.clone(), draft.from_uid.clone()));
     match state.hub.send(draft, standing).await {
         Ok(sent) => {
             state.metrics.acks.inc();
+            if let Some((key, from_uid)) = streamed {
+                state.hub.note_stream(key, from_uid, sent.client_msg_no.clone());
+            }
             Ok(Json(sent_body(&sent)))
         }
         Err(refusal) => match voices::of(&refusal).wukong_send_reason() {
@@ -117,9 +122,6 @@ fn draft_to(from_uid: Uid, channel: ChannelKey, body: wire::MessageSend) -> Resu
     if !body.stream_no.is_empty() {
         return Err(Refusal::invalid("stream_no", "is not offered").into());
     }
-    if body.is_stream {
-        return Err(Refusal::invalid("is_stream", "is not offered").into());
-    }
     let payload = payload_of(&body.payload)?;
     let extras = extras_of(&Namespace::of(&from_uid), body.reply_to, &body.mentions, body.mention_all, &body.files)?;
     if body.topic.len() > TOPIC_BYTES_MAX {
@@ -134,7 +136,7 @@ fn draft_to(from_uid: Uid, channel: ChannelKey, body: wire::MessageSend) -> Resu
             red_dot: body.header.red_dot,
             sync_once: body.header.sync_once || body.sync_once,
         },
-        setting: body.setting,
+        setting: body.setting | if body.is_stream { Setting::STREAM.0 } else { 0 },
         topic: body.topic,
         expire_s: body.expire,
         payload,

@@ -25,6 +25,7 @@ use crate::hub::Hub;
 mod channels;
 mod commands;
 mod conversations;
+mod events;
 mod lists;
 mod lookups;
 mod messages;
@@ -48,6 +49,7 @@ pub fn routes() -> OpenApiRouter<Arc<HttpState>> {
         .merge(lists::routes())
         .merge(messages::routes())
         .merge(lookups::routes())
+        .merge(events::routes())
         .merge(commands::routes())
         .merge(conversations::routes())
         .merge(operations::routes())

@@ -43,7 +43,7 @@ const fn refused(method: &'static str, path: &'static str, versions: &'static st
     Route { method, path, versions, support: Support::Refused, note }
 }
 
-const STREAMS: &str = "streams of message parts are not offered";
+const STREAMS: &str = "the streams of v1 are not offered; see /message/event";
 const MANAGER: &str = "there is no manager; API keys are made by /admin/keys and `chinwag key`";
 const CLUSTER: &str = "one process serves everything, there is no cluster to manage";
 const PLUGINS: &str = "there are no plugins";
@@ -92,8 +92,13 @@ pub const ROUTES: &[Route] = &[
     served("GET", "/message/byclientmsgno", "2", "finds messages of members and system users"),
     refused("POST", "/streammessage/start", "1", STREAMS),
     refused("POST", "/streammessage/end", "1", STREAMS),
-    refused("POST", "/message/event", "2 3", STREAMS),
-    refused("POST", "/message/eventsync", "2 3", STREAMS),
+    served(
+        "POST",
+        "/message/event",
+        "2 3",
+        "deltas are pushed and merged in memory, anything else is on disk when answered; section 8",
+    ),
+    served("POST", "/message/eventsync", "2 3", "of each lane its last stored event, with what the lane came to"),
     served("POST", "/channel/messagesync", "1 2 3", "limit 0 means 100; a back end may read any channel"),
     served("POST", "/channel/messagesyncbatch", "3", "at most 1,000 pages, 32 MiB of payloads in all"),
     served("GET", "/channel/max_message_seq", "1 2", ""),

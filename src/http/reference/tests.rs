@@ -87,7 +87,7 @@ fn what_is_opened_is_wukongs_only() {
     for path in ["/message/send", "/user/token", "/conversation/sync", "/route"] {
         assert!(is_opened(path), "{path}");
     }
-    for path in ["/admin/keys", "/api/v1/message/send", "/chats", "/message/send/", "/message/event", "/files"] {
+    for path in ["/admin/keys", "/api/v1/message/send", "/chats", "/message/send/", "/streammessage/start", "/files"] {
         assert!(!is_opened(path), "{path}");
     }
 }

@@ -537,7 +537,7 @@ fn behind(chosen: Vec<Chosen>, version: Version, after: Option<PageAfter>) -> Ve
 /// What a message weighs in an answer.
 fn weight(message: &Message) -> usize {
     MESSAGE_OVERHEAD_BYTES
-        + message.payload.len()
+        + message.content_bytes()
         + message.topic.len()
         + message.from_uid.as_str().len()
         + message.client_msg_no.as_str().len()

@@ -410,6 +410,7 @@ impl Lane {
             epoch: Some(self.epoch),
             ticket: Some(LaneTicket { shard, lane: at, lane_id: self.id, fingerprint: print }),
             unread_after: (0, 0),
+            happening: None,
             bytes,
             waiter,
         });
@@ -449,6 +450,7 @@ impl Lane {
             epoch: Some(self.epoch),
             ticket: Some(LaneTicket { shard, lane: at, lane_id: self.id, fingerprint: 0 }),
             unread_after: (0, 0),
+            happening: None,
             bytes,
             waiter: Waiter::Version(pending.reply),
         });

@@ -334,7 +334,8 @@ impl FileState {
             }
             Record::MessageRevoked { seq, .. }
             | Record::MessageEdited { seq, .. }
-            | Record::MessageReacted { seq, .. } => self.known("message_seq", *seq),
+            | Record::MessageReacted { seq, .. }
+            | Record::MessageEvent { seq, .. } => self.known("message_seq", *seq),
             Record::MessagesExpired { seqs, .. } => self.known("message_seqs", seqs.last().copied().unwrap_or(0)),
             Record::ReadPosition { seq, .. } => self.known("message_seq", *seq),
             Record::MembersAdded { join_floor, .. } => self.known("join_floor", *join_floor),

@@ -21,6 +21,9 @@ use serde_json::{Map, Value, json};
 use super::manifest::hex;
 use crate::domain::channel::{ChannelList, ChannelProfile, ChannelSettings, Role};
 use crate::domain::conversation::ConversationFlags;
+use crate::domain::event::{
+    EVENT_ID_BYTES_MAX, EVENT_KEY_BYTES_MAX, EVENT_TYPE_BYTES_MAX, Lane, LaneStatus, Visibility,
+};
 use crate::domain::file::{FILE_NAME_BYTES_MAX, FileRecord};
 use crate::domain::identity::Scopes;
 use crate::domain::message::{Extras, FILES_MAX, MENTIONS_MAX, MessageFlags, Reaction};
@@ -179,6 +182,13 @@ fn fields(record: &Record) -> Value {
         }),
         Record::MessageReacted { seq, uid, reaction, .. } => json!({
             "kind": "reacted", "message_seq": seq, "uid": uid.as_str(), "reaction": reaction.map(Reaction::code),
+        }),
+        Record::MessageEvent { seq, lane, .. } => json!({
+            "kind": "event", "message_seq": seq, "lane": lane.number, "event_key": lane.key,
+            "status": lane.status.code(), "msg_event_seq": lane.seq, "event_id": lane.event_id,
+            "event_type": lane.event_type, "visibility": lane.visibility.code(),
+            "occurred_at_ms": lane.occurred_at_ms, "end_reason": lane.end_reason, "error": lane.error,
+            "snapshot": STANDARD.encode(&lane.snapshot),
         }),
         Record::MemberRole { uid, role, .. } => json!({"kind": "role", "uid": uid.as_str(), "role": role.code()}),
         Record::ChannelProfile { profile, .. } => json!({
@@ -480,6 +490,7 @@ impl Fields {
                 };
                 Record::MessageReacted { channel, seq, uid, reaction }
             }
+            "event" => Record::MessageEvent { channel, seq: self.number("message_seq")?, lane: Box::new(self.lane()?) },
             "role" => {
                 let (uid, role) = (self.uid("uid")?, self.text("role")?);
                 let role = Role::from_code(&role).ok_or_else(|| is_not("role", "member, admin or owner"))?;
@@ -595,6 +606,30 @@ impl Fields {
             }
             other => return Err(BadField::new("kind", format_args!("{other:?} has no place here"))),
         })
+    }
+
+    fn lane(&mut self) -> Result<Lane, BadField> {
+        let (status, visibility) = (self.text("status")?, self.text_up_to("visibility", TEXT_BYTES_MAX)?);
+        let visibility = if visibility.is_empty() { Visibility::default().code() } else { &visibility };
+        let lane = Lane {
+            number: self.byte_or("lane", 0)?,
+            key: self.text_up_to("event_key", EVENT_KEY_BYTES_MAX)?,
+            status: LaneStatus::from_code(&status)
+                .ok_or_else(|| is_not("status", "open, closed, error or cancelled"))?,
+            seq: self.number("msg_event_seq")?,
+            event_id: self.text_up_to("event_id", EVENT_ID_BYTES_MAX)?,
+            event_type: self.text_up_to("event_type", EVENT_TYPE_BYTES_MAX)?,
+            visibility: Visibility::from_code(visibility)
+                .ok_or_else(|| is_not("visibility", "public, private or restricted"))?,
+            occurred_at_ms: self.number_or("occurred_at_ms", 0)?,
+            end_reason: self.byte_or("end_reason", 0)?,
+            error: self.text_up_to("error", usize::MAX)?,
+            snapshot: self.bytes("snapshot")?,
+        };
+        if lane.key.is_empty() {
+            return Err(BadField::new("event_key", "is missing"));
+        }
+        Ok(lane)
     }
 
     fn key(&mut self) -> Result<ChannelKey, BadField> {

@@ -173,7 +173,8 @@ impl<'a> Trace<'a> {
         let seq = match record {
             Record::MessageRevoked { seq, .. }
             | Record::MessageEdited { seq, .. }
-            | Record::MessageReacted { seq, .. } => *seq,
+            | Record::MessageReacted { seq, .. }
+            | Record::MessageEvent { seq, .. } => *seq,
             Record::MessagesExpired { seqs, .. } => seqs.last().copied().unwrap_or(0),
             _ => 0,
         };

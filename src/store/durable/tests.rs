@@ -589,7 +589,7 @@ fn rows_are_small(dir: &Path) {
     for row in db.iter() {
         let (key, value) = row.expect("row");
         assert!(value.len() <= 4_096, "{} has {} bytes", key.escape_ascii(), value.len());
-        assert!(value[0] == 3, "every value begins with its version");
+        assert!(value[0] == 4, "every value begins with its version");
         rows += 1;
     }
     assert!(rows > 0);

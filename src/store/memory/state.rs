@@ -10,6 +10,7 @@ use protocol::ids::{ChannelKey, ClientMsgNo, FileId, MessageId, Uid, Version};
 
 use crate::domain::channel::{ChannelProfile, ChannelSettings, Listing, Membership, Role};
 use crate::domain::conversation::ConversationState;
+use crate::domain::event::Lane;
 use crate::domain::file::FileInfo;
 use crate::domain::message::{Digest, Extras, Message, MessageFlags, MessageState, Reacted, chain_digest, fingerprint};
 use crate::domain::refusal::ErrorKind;
@@ -70,6 +71,8 @@ pub(super) struct Stored {
     pub(super) edit: Option<(Bytes, Option<Box<Extras>>, Version)>,
     /// In the order of each user's present reaction.
     pub(super) reactions: Vec<Reacted>,
+    /// By number.
+    pub(super) lanes: BTreeMap<u8, Lane>,
     /// Version of the last change after it was stored; zero: none.
     pub(super) changed: Version,
 }
@@ -107,7 +110,8 @@ impl Stored {
 
     /// Without what was changed since, but withheld where it is over.
     pub(super) fn as_sent(&self, key: &ChannelKey) -> Message {
-        let message = Message { edited: Version::ZERO, reactions: Vec::new(), ..self.read(key) };
+        let message = self.read(key);
+        let message = Message { edited: Version::ZERO, reactions: Vec::new(), lanes: Vec::new(), ..message };
         if message.state != MessageState::Live {
             return Message { edited: Version::ZERO, ..message };
         }
@@ -132,6 +136,7 @@ impl Stored {
                 extras: None,
                 edited: Version::ZERO,
                 reactions: Vec::new(),
+                lanes: Vec::new(),
                 state: MessageState::Damaged,
             };
         }
@@ -154,6 +159,7 @@ impl Stored {
             extras,
             edited: self.edit.as_ref().map_or(Version::ZERO, |(.., version)| *version),
             reactions: if self.is_over() { Vec::new() } else { self.reactions.clone() },
+            lanes: if self.is_over() { Vec::new() } else { self.lanes.values().cloned().collect() },
             state: match (self.revoked, self.expired) {
                 (true, _) => MessageState::Revoked,
                 (false, true) => MessageState::Expired,
@@ -360,6 +366,11 @@ impl State {
                     }
                 });
             }
+            Record::MessageEvent { channel, seq, lane } => {
+                self.change_message(*channel, *seq, version, |message| {
+                    message.lanes.insert(lane.number, (**lane).clone());
+                });
+            }
             Record::MemberRole { channel, uid, role } => {
                 if let Some(found) = self.channels.get_mut(channel)
                     && found.membership(uid).is_some()
@@ -476,6 +487,7 @@ impl State {
             damaged: false,
             edit: None,
             reactions: Vec::new(),
+            lanes: BTreeMap::new(),
             changed: Version::ZERO,
         });
         self.payload_bytes += record.payload.len() as u64;

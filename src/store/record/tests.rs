@@ -125,6 +125,11 @@ fn later_record() -> impl Strategy<Value = Record> {
             uid,
             reaction
         }),
+        (channel(), number(), lane()).prop_map(|(channel, seq, lane)| Record::MessageEvent {
+            channel,
+            seq,
+            lane: Box::new(lane)
+        }),
         (channel(), uid(), role).prop_map(|(channel, uid, role)| Record::MemberRole { channel, uid, role }),
         (channel(), "[ -~]{0,9}", "[a-z]{0,9}", "[a-z]{0,9}", by()).prop_map(
             |(channel, name, icon, project, creator)| {
@@ -150,6 +155,28 @@ fn later_record() -> impl Strategy<Value = Record> {
         file_id().prop_map(|file_id| Record::FileRemoved { file_id }),
         listing_record(),
     ]
+}
+
+/// A lane of any shape.
+pub(in crate::store) fn lane() -> impl Strategy<Value = Lane> {
+    let names = ("[a-z]{1,9}", "[ -~]{1,9}", "[a-z.]{1,9}", "[ -~]{0,9}");
+    let rest = (any::<u8>(), 0..4_u8, number(), 0..3_u8, number(), any::<u8>(), vec(any::<u8>(), 0..99));
+    (names, rest).prop_map(|((key, event_id, event_type, error), rest)| {
+        let (number, status, seq, visibility, occurred_at_ms, end_reason, snapshot) = rest;
+        Lane {
+            number,
+            key,
+            status: LaneStatus::from_stored(status).expect("known"),
+            seq,
+            event_id,
+            event_type,
+            visibility: Visibility::from_stored(visibility).expect("known"),
+            occurred_at_ms,
+            end_reason,
+            error,
+            snapshot: snapshot.into(),
+        }
+    })
 }
 
 /// Lists, system users, commands, addresses.
@@ -228,9 +255,36 @@ fn a_message_lies_as_the_page_says() {
 }
 
 #[test]
+fn an_event_lies_as_the_page_says() {
+    let lane = Lane {
+        number: 1,
+        key: "main".into(),
+        status: LaneStatus::Error,
+        seq: 300,
+        event_id: "e1".into(),
+        event_type: "x.y".into(),
+        visibility: Visibility::Restricted,
+        occurred_at_ms: 5,
+        end_reason: 9,
+        error: "no".into(),
+        snapshot: Bytes::from_static(b"{}"),
+    };
+    let record = Record::MessageEvent { channel: ChannelNo(300), seq: 7, lane: Box::new(lane) };
+    let expected = b"\xac\x02\x07\x01\x04main\x02\xac\x02\x02e1\x03x.y\x02\x05\x09\x02no\x02{}";
+    assert_eq!(body(&record), expected);
+    assert_eq!(record.kind().to_stored(), 29);
+    for (place, number) in [(9, 4), (19, 3)] {
+        let mut bytes = expected.to_vec();
+        bytes[place] = number;
+        let refused = Record::decode_body(29, BODY_FORMAT, &bytes);
+        assert!(matches!(refused, Err(RecordError::Malformed(what)) if what.ends_with("not known")), "{place}");
+    }
+}
+
+#[test]
 fn later_kinds_and_formats_are_named() {
     let mut unknown: Vec<u8> = RESERVED_KINDS.iter().map(|(kind, _)| *kind).collect();
-    unknown.extend([0, 29, 255]);
+    unknown.extend([0, 30, 255]);
     for kind in unknown {
         let newer = RecordError::Newer { kind, format: BODY_FORMAT };
         assert_eq!(Record::decode_body(kind, BODY_FORMAT, b""), Err(newer));

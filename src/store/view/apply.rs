@@ -120,6 +120,11 @@ impl View {
                 let changed = self.with(*channel, |state| state.react(&ctx, version, *seq, uid, *reaction))?;
                 self.touch_if(changed, *channel, version);
             }
+            Record::MessageEvent { channel, seq, lane } => {
+                let number = lane.number;
+                let changed = self.with(*channel, |state| state.happen(&ctx, version, place, *seq, number))?;
+                self.touch_if(changed, *channel, version);
+            }
             Record::MemberRole { channel, uid, role } => {
                 self.with(*channel, |state| state.set_role(&ctx, version, uid, *role))?;
             }

@@ -1,8 +1,8 @@
 //! What became of a channel's messages after they were stored: edits, reactions, and which message changed when.
 //!
 //! Owns the row with the heads of two structures, read only where something ever changed: a table by seq (place and version
-//! of the last edit, reactions) and a log of changes by version. The bits of index pages say which messages the table
-//! knows, so nothing here is read for one that never changed. What an edit says lies in the log of records, at its place.
+//! of the last edit and of each lane's last event, reactions) and a log of changes by version. The bits of index pages say which messages the table
+//! knows, so nothing here is read for one that never changed. What an edit or an event says lies in the log of records, at its place.
 //! Refuses to decide what a change means for counts: the channel does.
 //!
 //! Invariant: its rows change in one batch with the channel's head.
@@ -18,7 +18,7 @@ use crate::domain::message::{Reacted, Reaction};
 use crate::store::Result;
 use crate::store::log::Place;
 
-/// The record of a message's last edit.
+/// The record of a message's last edit, or of a lane's last event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edit {
     pub place: Place,
@@ -64,25 +64,45 @@ impl TableValue for Word {
 struct Altered {
     edit: Option<Edit>,
     reactions: Option<Box<Table<Uid, Word>>>,
+    /// The last event of each lane, by the lane's number, ascending.
+    lanes: Vec<(u8, Edit)>,
+}
+
+fn put_edit(edit: Edit, w: &mut Writer) {
+    w.u32(edit.place.segment);
+    w.u32(edit.place.offset);
+    w.varint(edit.version.get());
+}
+
+fn take_edit(r: &mut Reader<'_>) -> Result<Edit, Malformed> {
+    let place = Place { segment: r.u32()?, offset: r.u32()? };
+    Ok(Edit { place, version: Version::new(r.varint()?) })
 }
 
 impl TableValue for Altered {
     const BYTES_HINT: u64 = 32;
 
     fn is_empty(&self) -> bool {
-        self.edit.is_none() && self.reactions.as_ref().is_none_or(|reactions| reactions.is_empty())
+        let reacted = self.reactions.as_ref().is_some_and(|reactions| !reactions.is_empty());
+        self.edit.is_none() && !reacted && self.lanes.is_empty()
     }
 
     fn put(&self, w: &mut Writer) {
         let reactions = self.reactions.as_ref().filter(|reactions| !reactions.is_empty());
-        w.u8(u8::from(self.edit.is_some()) | u8::from(reactions.is_some()) << 1);
+        let bit = |on: bool, bit: u8| u8::from(on) << bit;
+        w.u8(bit(self.edit.is_some(), 0) | bit(reactions.is_some(), 1) | bit(!self.lanes.is_empty(), 2));
         if let Some(edit) = self.edit {
-            w.u32(edit.place.segment);
-            w.u32(edit.place.offset);
-            w.varint(edit.version.get());
+            put_edit(edit, w);
         }
         if let Some(reactions) = reactions {
             reactions.put_head(w);
+        }
+        if !self.lanes.is_empty() {
+            w.u8(self.lanes.len().min(255) as u8);
+            for (number, edit) in self.lanes.iter().take(255) {
+                w.u8(*number);
+                put_edit(*edit, w);
+            }
         }
     }
 
@@ -90,18 +110,35 @@ impl TableValue for Altered {
         let flags = r.u8()?;
         let mut altered = Self::default();
         if flags & 1 != 0 {
-            let place = Place { segment: r.u32()?, offset: r.u32()? };
-            altered.edit = Some(Edit { place, version: Version::new(r.varint()?) });
+            altered.edit = Some(take_edit(r)?);
         }
         if flags & 2 != 0 {
             altered.reactions = Some(Box::new(Table::take_head(r, seed)?));
+        }
+        if flags & 4 != 0 {
+            for _ in 0..r.u8()? {
+                altered.lanes.push((r.u8()?, take_edit(r)?));
+            }
         }
         Ok(altered)
     }
 
     fn weight(&self) -> usize {
-        self.reactions.as_ref().map_or(0, |reactions| size_of::<Table<Uid, Word>>() + 200 + reactions.weight())
+        let reactions = self.reactions.as_ref();
+        let reactions = reactions.map_or(0, |reactions| size_of::<Table<Uid, Word>>() + 200 + reactions.weight());
+        reactions + self.lanes.capacity() * size_of::<(u8, Edit)>()
     }
+}
+
+/// What is known of a message beyond its record.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Its last edit.
+    pub edit: Option<Edit>,
+    /// Its reactions, in the order they were made.
+    pub reactions: Vec<Reacted>,
+    /// The last event of each lane, by number.
+    pub lanes: Vec<(u8, Edit)>,
 }
 
 /// See the module's head.
@@ -161,6 +198,17 @@ impl Changes {
         Ok(())
     }
 
+    /// A lane's last event from now on.
+    pub fn set_lane(&mut self, db: &Db, seq: u64, number: u8, edit: Edit) -> Result<()> {
+        self.dirty = true;
+        let lanes = &mut self.table.entry(db, &Self::prefix(self.no), &seq)?.0.lanes;
+        match lanes.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(at) => lanes[at].1 = edit,
+            Err(at) => lanes.insert(at, (number, edit)),
+        }
+        Ok(())
+    }
+
     /// Sets or takes away a user's reaction. The one the user has already keeps its place.
     pub fn react(&mut self, db: &Db, version: Version, seq: u64, uid: &Uid, reaction: Option<Reaction>) -> Result<()> {
         self.dirty = true;
@@ -174,11 +222,11 @@ impl Changes {
         Ok(())
     }
 
-    /// The last edit of a message, and with `shown` its reactions in the order they were made. A row of the table, and as
-    /// many as the reactions fill.
-    pub fn of(&mut self, db: &Db, seq: u64, shown: bool) -> Result<(Option<Edit>, Vec<Reacted>)> {
+    /// The last edit of a message, and with `shown` its reactions and lanes. A row of the table, and as many as the
+    /// reactions fill.
+    pub fn of(&mut self, db: &Db, seq: u64, shown: bool) -> Result<Found> {
         let no = self.no;
-        let Some(altered) = self.table.get(db, &Self::prefix(no), &seq)? else { return Ok((None, Vec::new())) };
+        let Some(altered) = self.table.get(db, &Self::prefix(no), &seq)? else { return Ok(Found::default()) };
         let mut words: Vec<(u64, Reacted)> = Vec::new();
         if let Some(reactions) = altered.reactions.as_ref().filter(|_| shown) {
             reactions.for_each(db, &|| keys::page8(&keys::channel(keys::REACTIONS, no), seq), |uid, word| {
@@ -187,7 +235,8 @@ impl Changes {
             })?;
         }
         words.sort_unstable_by_key(|(since, _)| *since);
-        Ok((altered.edit, words.into_iter().map(|(_, reacted)| reacted).collect()))
+        let lanes = if shown { altered.lanes.clone() } else { Vec::new() };
+        Ok(Found { edit: altered.edit, reactions: words.into_iter().map(|(_, reacted)| reacted).collect(), lanes })
     }
 
     /// See [`ChangeLog::after`].

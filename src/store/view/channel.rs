@@ -27,7 +27,7 @@ use crate::store::{ChannelInfo, ChannelNo, MessageRecord, Result, StoreError};
 mod altering;
 mod lists;
 
-pub use altering::read_edit;
+pub use altering::{read_edit, read_lane};
 pub use lists::{cold_listed, hot_listed};
 
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use std::fmt;
 /// Version of the row format, the first byte of every value. A view of another one is made anew from the log.
 ///
 /// 1: the first. 2: messages can be revoked, edited and reacted to; roles, profiles, mentions, flags, relations, files.
-pub const ROW_VERSION: u8 = 3;
+/// 3: lists, system users, commands. 4: messages have lanes of events.
+pub const ROW_VERSION: u8 = 4;
 /// No value is longer than this; larger things are cut into several rows. (sled keeps nodes above 128 KiB, which hold up
 /// to 16 values, in files of their own that its flush does not cover.)
 pub const ROW_BYTES_MAX: usize = 4096;

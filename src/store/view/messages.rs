@@ -1,22 +1,19 @@
 //! Messages as readers get them: from where the index says they lie, with what became of them since.
 //!
-//! Owns how a record, its last edit, its reactions and its state become one [`Message`]. Changes nothing.
+//! Owns how a record, its last edit, its reactions, its lanes and its state become one [`Message`]. Changes nothing.
 
 use protocol::ids::{ChannelKey, ClientMsgNo, MessageSeq, Uid, Version};
 
-use super::changes::Edit;
-use super::channel::{self, Located, read_edit};
+use super::changes::Found;
+use super::channel::{self, Located, read_edit, read_lane};
 use super::{View, index};
-use crate::domain::message::{Message, MessageFlags, MessageState, Reacted, fingerprint};
+use crate::domain::message::{Message, MessageFlags, MessageState, fingerprint};
 use crate::domain::refusal::ErrorKind;
 use crate::store::log::{Place, ReadError};
 use crate::store::{ChannelNo, MessageRecord, Result, SeqRange, StoreError};
 
 /// Messages asked of the log at a time when a range is limited by bytes.
 const READ_CHUNK: usize = 64;
-
-/// The last edit of a message, and its reactions.
-type Altered = (Option<Edit>, Vec<Reacted>);
 
 impl View {
     pub fn message_by_client_msg_no(
@@ -55,17 +52,20 @@ impl View {
         Ok(None)
     }
 
-    /// A message as it is now. One more read of the log when it was edited; rows only when it was edited or reacted to.
+    /// A message as it is now. One more read of the log when it was edited, and one for each of its lanes; rows only when it
+    /// was edited, reacted to or streamed.
     fn as_read(
         &self,
         key: &ChannelKey,
         (channel, message_seq, version): (ChannelNo, MessageSeq, Version),
         located: Located,
         record: MessageRecord,
-        altered: Option<Altered>,
+        found: Option<Found>,
     ) -> Result<Message, ReadError> {
         let over = located.is_over();
-        let (edit, reactions) = altered.unwrap_or_default();
+        let Found { edit, reactions, lanes } = found.unwrap_or_default();
+        let lane = |(number, edit)| read_lane(&self.reader, channel.0, located.seq, number, edit);
+        let lanes = lanes.into_iter().map(lane).collect::<Result<Vec<_>, _>>()?;
         let (payload, extras) = match edit.filter(|_| !over) {
             _ if over => (bytes::Bytes::new(), None),
             Some(edit) => read_edit(&self.reader, channel.0, located.seq, edit)?,
@@ -85,6 +85,7 @@ impl View {
             extras,
             edited: edit.map_or(Version::ZERO, |edit| edit.version),
             reactions,
+            lanes,
             state: match (located.revoked, located.expired) {
                 (true, _) => MessageState::Revoked,
                 (false, true) => MessageState::Expired,
@@ -98,7 +99,7 @@ impl View {
         let places: Vec<(u64, Place)> = wanted.iter().map(|located| (located.seq, located.place)).collect();
         let read = self.reader.read_messages(channel, &places);
         // Most channels never get here: no page says that anything was altered.
-        let mut altered: foldhash::HashMap<u64, Altered> = foldhash::HashMap::default();
+        let mut altered: foldhash::HashMap<u64, Found> = foldhash::HashMap::default();
         if wanted.iter().any(|located| located.altered) {
             self.with(channel, |state| {
                 for located in wanted.iter().filter(|located| located.altered) {
@@ -152,7 +153,7 @@ impl View {
                 first = to + 1;
             }
             for message in chunk {
-                bytes += message.payload.len();
+                bytes += message.content_bytes();
                 if bytes > range.bytes_max && !messages.is_empty() {
                     return Ok(messages);
                 }
@@ -215,6 +216,7 @@ fn hole(key: &ChannelKey, message_seq: MessageSeq) -> Message {
         extras: None,
         edited: Version::ZERO,
         reactions: Vec::new(),
+        lanes: Vec::new(),
         state: MessageState::Damaged,
     }
 }

@@ -41,6 +41,7 @@ pub enum Got {
     Pong,
     Disconnect { reason: Reason, text: String },
     SubAck(SubAck<'static>),
+    Event { id: String, event_type: String, timestamp: i64, data: Vec<u8> },
 }
 
 /// A RECV, opened.
@@ -344,6 +345,12 @@ impl Wk {
                 channel_id: ack.channel_id.into_owned().into(),
                 ..ack
             }),
+            Packet::Event(event) => Got::Event {
+                id: event.id.into_owned(),
+                event_type: event.event_type.into_owned(),
+                timestamp: event.timestamp,
+                data: event.data.into_owned(),
+            },
             other => panic!("nothing a server sends: {other:?}"),
         }
     }

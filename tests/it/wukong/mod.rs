@@ -4,6 +4,7 @@
 mod begin;
 mod chat;
 pub mod client;
+mod events;
 mod hostile;
 mod replay;
 pub mod rpc;

@@ -23,6 +23,7 @@ fn message(payload: &[u8], state: MessageState) -> Message {
         extras: None,
         edited: Version::ZERO,
         reactions: Vec::new(),
+        lanes: Vec::new(),
         state,
     }
 }

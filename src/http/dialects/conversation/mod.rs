@@ -82,7 +82,8 @@ async fn sync(
     let acting = auth.acting_for(&state, "uid", &body.uid, Needs::Read).await?;
     let uid = acting.uid().clone();
     let request = request_of(&state.conversation, uid.clone(), body)?;
-    let answer = state.hub.sync(request).await?;
+    let mut answer = state.hub.sync(request).await?;
+    state.hub.show_open_lanes(answer.rows.iter_mut().flat_map(|row| &mut row.recents));
     Ok(answer_of(uid, answer))
 }
 

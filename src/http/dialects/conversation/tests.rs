@@ -69,6 +69,7 @@ fn row(peer: &str, payload: Bytes) -> SyncRow {
         extras: None,
         edited: Version::ZERO,
         reactions: Vec::new(),
+        lanes: Vec::new(),
         channel: channel.clone(),
         message_seq: MessageSeq::new(7).expect("not zero"),
         message_id: Version::new(1_657_615_272_000_001),

@@ -442,6 +442,7 @@ fn stored(draft: Draft, sent: &Sent) -> Message {
         extras: draft.extras,
         edited: Version::ZERO,
         reactions: Vec::new(),
+        lanes: Vec::new(),
         state: MessageState::Live,
     }
 }

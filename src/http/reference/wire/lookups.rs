@@ -20,6 +20,12 @@ pub struct SyncRange {
     pub limit: u32,
     /// Towards newer.
     pub pull_mode: bool,
+    /// Without the contents of lanes.
+    pub basic: bool,
+}
+
+fn is_basic(event_summary_mode: &str) -> bool {
+    event_summary_mode.trim().eq_ignore_ascii_case("basic")
 }
 
 /// `POST /channel/messagesync`.
@@ -47,13 +53,22 @@ pub struct MessageSyncQuery {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub pull_mode: bool,
+    /// `basic`: `event_meta` without snapshots; anything else: with.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub event_summary_mode: String,
+    /// Left aside: `event_meta` is there where there were events.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = u8)]
+    #[expect(dead_code, reason = "read so that it is checked")]
+    pub include_event_meta: bool,
 }
 
 impl MessageSyncQuery {
     /// Which messages.
     pub fn range(&self) -> SyncRange {
         let &Self { start_message_seq, end_message_seq, limit, pull_mode, .. } = self;
-        SyncRange { start_message_seq, end_message_seq, limit, pull_mode }
+        let basic = is_basic(&self.event_summary_mode);
+        SyncRange { start_message_seq, end_message_seq, limit, pull_mode, basic }
     }
 }
 
@@ -92,13 +107,17 @@ pub struct MessageSyncWanted {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub pull_mode: bool,
+    /// `basic`: `event_meta` without snapshots; anything else: with.
+    #[serde(default, deserialize_with = "null_is_zero")]
+    pub event_summary_mode: String,
 }
 
 impl MessageSyncWanted {
     /// Which messages.
     pub fn range(&self) -> SyncRange {
         let &Self { start_message_seq, end_message_seq, limit, pull_mode, .. } = self;
-        SyncRange { start_message_seq, end_message_seq, limit, pull_mode }
+        let basic = is_basic(&self.event_summary_mode);
+        SyncRange { start_message_seq, end_message_seq, limit, pull_mode, basic }
     }
 }
 

@@ -8,10 +8,12 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::extract::{flag, null_is_zero};
 
 mod conversations;
+mod events;
 mod lookups;
 mod operations;
 
 pub use conversations::*;
+pub use events::*;
 pub use lookups::*;
 pub use operations::*;
 
@@ -199,10 +201,10 @@ pub struct MessageSend {
     /// Sends a command (`sync_once`) to exactly these users, with an API key and without a channel.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub subscribers: Vec<String>,
-    /// Streams are not supported: must be empty.
+    /// Streams of WuKongIM v1 are not supported: must be empty.
     #[serde(default, deserialize_with = "null_is_zero")]
     pub stream_no: String,
-    /// Streams are not supported: must be 0.
+    /// 0 or 1. Events follow (`/message/event`): sets bit 2 of `setting`.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = u8)]
     pub is_stream: bool,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::*;
 use crate::domain::channel::{PROFILE_DESCRIPTION_BYTES_MAX, PROFILE_ICON_BYTES_MAX, PROFILE_NAME_BYTES_MAX, Role};
 use crate::domain::conversation::ConversationFlags;
+use crate::domain::event::Lane;
 use crate::domain::file::FileRecord;
 use crate::domain::message::{Extras, Reacted, Reaction};
 use crate::domain::user::Strangers;
@@ -46,6 +47,19 @@ fn reacted(channel: ChannelNo, seq: u64, who: &str, reaction: Option<Reaction>) 
     Record::MessageReacted { channel, seq, uid: uid(who), reaction }
 }
 
+fn happened(channel: ChannelNo, seq: u64, number: u8, lane_seq: u64, snapshot: &str) -> Record {
+    let lane = Lane {
+        number,
+        key: format!("k{number}"),
+        seq: lane_seq,
+        event_id: format!("e{lane_seq}"),
+        event_type: "stream.snapshot".into(),
+        snapshot: Bytes::from(snapshot.to_owned()),
+        ..Lane::default()
+    };
+    Record::MessageEvent { channel, seq, lane: Box::new(lane) }
+}
+
 fn expired(channel: ChannelNo, seqs: &[u64]) -> Record {
     Record::MessagesExpired { channel, seqs: seqs.to_vec() }
 }
@@ -77,6 +91,10 @@ pub(super) fn history(store: &DurableStore, ab: ChannelNo, team: ChannelNo) {
             reacted(team, 3, "alice", Some(Reaction::Like)),
             reacted(team, 3, "alice", None),
             revoked(team, 42),
+            happened(team, 4, 1, 1, "first"),
+            happened(team, 4, 0, 2, "second"),
+            happened(team, 4, 1, 3, "third"),
+            happened(team, 42, 0, 1, "of a message that is over"),
             Record::MemberRole { channel: team, uid: uid("alice"), role: Role::Owner },
             Record::MemberRole { channel: team, uid: uid("carol"), role: Role::Admin },
             Record::ChannelProfile { channel: team, profile: Box::new(profile) },
@@ -182,6 +200,7 @@ fn half_a_checkpoint_of_altered_messages_is_replayed() {
                 5 => edited(team, seq, "without", None),
                 7 => edited(team, seq, "with", refers(&["erin"], false, &[9])),
                 9 => expired(team, &[seq, seq + 1]),
+                11 => happened(team, seq, (seq % 3) as u8, seq, "lane"),
                 _ => reacted(team, seq, "dave", Some(Reaction::Like)),
             });
             if seq % 10 == 3 {
@@ -470,7 +489,7 @@ fn a_view_of_the_former_row_format_is_set_aside_and_made_anew() {
     drop(db);
     let (store, report) = open_reporting(dir.path());
     let why = report.view_rebuilt.expect("rebuilt");
-    assert!(why.contains("format 2") && why.contains("format 3"), "{why}");
+    assert!(why.contains("format 2") && why.contains("format 4"), "{why}");
     assert_eq!(report.view_set_aside, Some(dir.path().join("view.bad-1")));
     assert!(report.records_replayed > 200);
     assert_eq!(super::answers(&store), before);
@@ -502,6 +521,61 @@ fn a_message_whose_last_edit_is_damaged_is_a_hole() {
     commit(&store, vec![revoked(team, 2)]);
     assert_eq!(one(&store, team, 2).state, MessageState::Revoked);
     assert_eq!(store.countable_after(team, &uid("b"), 0).expect("read").0, 2);
+    store.abandon();
+}
+
+#[test]
+fn a_message_with_all_its_lanes_stays_in_small_rows_and_a_damaged_lane_is_a_hole() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path());
+    let team = group(&store, "team");
+    send(&store, team, 1, 3, &|_| "a".into());
+    let text = |number: u8, seq: u64| format!("text {number}.{seq} {}", "x".repeat(4_000));
+    // From the last to the first, each many times over.
+    let mut records = Vec::new();
+    for seq in 1..=20 {
+        records.extend((0..32).rev().map(|number| happened(team, 2, number, seq, &text(number, seq))));
+    }
+    let records_of_lanes = records.len();
+    commit(&store, records);
+    commit(&store, vec![reacted(team, 2, "bob", Some(Reaction::Like)), edited(team, 2, "base", None)]);
+    let check = |store: &DurableStore| {
+        let found = one(store, team, 2);
+        let lanes: Vec<_> = found.lanes.iter().map(|lane| (lane.number, lane.seq, lane.snapshot.clone())).collect();
+        let expected: Vec<_> = (0..32).map(|number| (number, 20, Bytes::from(text(number, 20)))).collect();
+        assert!(lanes == expected, "{records_of_lanes} records");
+        assert_eq!((&found.payload[..], found.reactions.len()), (b"base".as_slice(), 1));
+        let whole = SeqRange { first: 1, last: 3, limit: 3, bytes_max: 32 * 4_000, newest_first: false };
+        assert_eq!(store.messages(team, whole).expect("read").len(), 1, "lanes weigh as payloads do");
+    };
+    check(&store);
+    store.abandon();
+    let store = open(dir.path());
+    check(&store);
+    drop(store);
+    let store = open(dir.path());
+    let before = store.read_counts().log;
+    check(&store);
+    assert!(store.read_counts().log - before < 120, "a read per lane, and per message");
+    // As it was sent: no lanes.
+    let name = one(&store, team, 2).client_msg_no;
+    let sent =
+        store.message_by_client_msg_no(team, &one(&store, team, 2).from_uid, &name).expect("read").expect("there");
+    assert!(sent.lanes.is_empty() && &sent.payload[..] != b"base");
+    drop(store);
+    rows_are_small(dir.path());
+    let path = dir.path().join("log/0000000001.log");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let at = bytes.windows(12).position(|words| words == b"text 7.20 xx").expect("there");
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).expect("write");
+    let store = open(dir.path());
+    assert_eq!(one(&store, team, 2).state, MessageState::Damaged);
+    commit(&store, vec![happened(team, 2, 7, 21, "told again")]);
+    let found = one(&store, team, 2);
+    assert_eq!((found.state, &found.lanes[7].snapshot[..]), (MessageState::Live, b"told again".as_slice()));
+    commit(&store, vec![revoked(team, 2)]);
+    assert!(one(&store, team, 2).lanes.is_empty());
     store.abandon();
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of a channel's messages after they were stored: expired, revoked, edited, reacted to; and whom they mention
+//! What becomes of a channel's messages after they were stored: expired, revoked, edited, reacted to, streamed; and whom they mention
 //! until then.
 //!
 //! Invariants: counts and mentions are decided by sets and tables that change in one batch with the head, never by an index
@@ -8,10 +8,11 @@
 use protocol::ids::{Uid, Version};
 
 use super::{ChannelState, OWN_DEAD, keys, page_of, slot_of};
-use crate::domain::message::{Extras, Reacted, Reaction};
+use crate::domain::event::Lane;
+use crate::domain::message::{Extras, Reaction};
 use crate::store::log::{Finding, FindingKind, LogReader, Place, ReadError, SeqRun, files};
 use crate::store::view::Context;
-use crate::store::view::changes::{Changes, Edit};
+use crate::store::view::changes::{Changes, Edit, Found};
 use crate::store::view::db::Db;
 use crate::store::{ChannelNo, MessageChanges, MessageRecord, Record, Result};
 
@@ -29,15 +30,34 @@ pub fn read_edit(reader: &LogReader, no: u32, seq: u64, edit: Edit) -> Result<Ed
         {
             Ok((payload, extras))
         }
-        _ => Err(ReadError::Damaged(Finding {
-            kind: FindingKind::Message,
-            file: files::segment_name(edit.place.segment).into(),
-            offset: u64::from(edit.place.offset),
-            detail: "what lies there is not the message's last edit".to_owned(),
-            versions: None,
-            messages: vec![SeqRun { channel: ChannelNo(no), first_seq: seq, count: 1 }],
-        })),
+        _ => Err(not_there(no, seq, edit, "the message's last edit")),
     }
+}
+
+/// The record of the last event of a lane of message (`no`, `seq`).
+///
+/// # Errors
+/// As [`read_edit`].
+pub fn read_lane(reader: &LogReader, no: u32, seq: u64, number: u8, edit: Edit) -> Result<Lane, ReadError> {
+    match reader.read_record(edit.place)? {
+        (version, Record::MessageEvent { channel, seq: of, lane })
+            if (version, channel.0, of, lane.number) == (edit.version, no, seq, number) =>
+        {
+            Ok(*lane)
+        }
+        _ => Err(not_there(no, seq, edit, "the last event of a lane of the message")),
+    }
+}
+
+fn not_there(no: u32, seq: u64, edit: Edit, what: &str) -> ReadError {
+    ReadError::Damaged(Finding {
+        kind: FindingKind::Message,
+        file: files::segment_name(edit.place.segment).into(),
+        offset: u64::from(edit.place.offset),
+        detail: format!("what lies there is not {what}"),
+        versions: None,
+        messages: vec![SeqRun { channel: ChannelNo(no), first_seq: seq, count: 1 }],
+    })
 }
 
 /// `None`: damaged, which whoever reads it reports.
@@ -166,6 +186,20 @@ impl ChannelState {
         Ok(true)
     }
 
+    /// What a lane of a message is from now on lies at `place`. `true`: as for [`ChannelState::revoke`].
+    pub fn happen(&mut self, ctx: &Context<'_>, version: Version, place: Place, seq: u64, number: u8) -> Result<bool> {
+        if self.begin_change(version, seq).is_none() {
+            return Ok(false);
+        }
+        let slot = slot_of(seq);
+        let page = self.page_mut(ctx, page_of(seq))?;
+        let fresh = !page.is_touched(slot);
+        page.altered |= 1 << slot;
+        self.changes(ctx.db)?.set_lane(ctx.db, seq, number, Edit { place, version })?;
+        self.note(ctx.db, version, seq, fresh)?;
+        Ok(true)
+    }
+
     /// A message that is over counts for nobody and mentions nobody. Doing it twice changes nothing.
     fn take_out(&mut self, ctx: &Context<'_>, seq: u64) -> Result<()> {
         let (no, slot) = (self.no, slot_of(seq));
@@ -247,8 +281,8 @@ impl ChannelState {
     }
 
     /// See [`Changes::of`].
-    pub fn altered(&mut self, db: &Db, seq: u64, shown: bool) -> Result<(Option<Edit>, Vec<Reacted>)> {
-        if self.has_changes { self.changes(db)?.of(db, seq, shown) } else { Ok((None, Vec::new())) }
+    pub fn altered(&mut self, db: &Db, seq: u64, shown: bool) -> Result<Found> {
+        if self.has_changes { self.changes(db)?.of(db, seq, shown) } else { Ok(Found::default()) }
     }
 
     /// See [`crate::store::Store::message_changes`].
