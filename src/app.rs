@@ -160,10 +160,10 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Listening> {
         let root_key = credentials.ensure_root(&config.auth, &config.data_dir, hub).await?;
-        let secret = signing_key(&config.webhook)?;
+        let keys = signing_keys(&config.webhook)?;
         let webhooks =
             Webhooks::new(hub.clone(), &config.webhook, &config.data_dir, metrics.clone(), message::to_sender);
-        webhooks.start(secret).await?;
+        webhooks.start(keys).await?;
         let bind = |key: &str, addr| {
             gateway::bind(addr, config.listen.backlog).map_err(|error| match error.kind() {
                 std::io::ErrorKind::AddrInUse => anyhow::anyhow!("{key} = {addr} is in use by another process"),
@@ -174,7 +174,8 @@ impl App {
             websocket: bind("listen.socket", config.listen.socket)?,
             wukong_tcp: config.wukong.tcp_listen.map(|addr| bind("wukong.tcp_listen", addr)).transpose()?,
         };
-        let gateway = Gateway::start(doors, hub.clone(), credentials.clone(), gateway_limits(config))?;
+        let gateway =
+            Gateway::start(doors, hub.clone(), credentials.clone(), gateway_limits(config), config.listen.proxies()?)?;
         // With the ports that were taken for 0.
         let mut bound = config.clone();
         bound.listen.socket = gateway.addr();
@@ -257,16 +258,16 @@ struct Listening {
     webhooks: Webhooks,
 }
 
-/// The signing key of the configuration's webhook endpoint, wherever it was given.
-fn signing_key(config: &crate::config::Webhook) -> anyhow::Result<Option<String>> {
+/// The signing keys of the configuration's webhook endpoint, wherever they were given: the present one first.
+fn signing_keys(config: &crate::config::Webhook) -> anyhow::Result<Vec<String>> {
     let text = match config.secret_file() {
         Some(path) => std::fs::read_to_string(path)
             .with_context(|| format!("webhook.secret_file = {} cannot be read", path.display()))?,
         None => config.secret.clone(),
     };
-    let text = text.trim();
-    anyhow::ensure!(!text.is_empty() || config.secret_file().is_none(), "webhook.secret_file is empty");
-    Ok((!text.is_empty()).then(|| text.to_owned()))
+    let keys: Vec<String> = text.lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect();
+    anyhow::ensure!(!keys.is_empty() || config.secret_file().is_none(), "webhook.secret_file is empty");
+    Ok(keys)
 }
 
 async fn expire(hub: Hub) {
@@ -352,6 +353,7 @@ pub(crate) fn hub_limits(config: &Config) -> HubLimits {
             revoke_within_s: config.messages.revoke_within_s,
             edit_within_s: config.messages.edit_within_s,
             reactions_max: config.messages.reactions_max,
+            contacts_only: !config.wukong.whitelist_off_of_person,
         },
     }
 }
@@ -373,5 +375,6 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
         history_max: HISTORY_MAX,
         wukong_encryption: config.wukong.encryption,
         wukong_token_auth: config.wukong.token_auth,
+        proxy_protocol: config.listen.proxy_protocol,
     }
 }

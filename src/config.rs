@@ -14,6 +14,8 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
+use crate::proxies::Proxies;
+
 pub mod keys;
 pub mod webhook;
 mod wukong;
@@ -85,6 +87,24 @@ pub struct Listen {
     pub http: SocketAddr,
     /// Connections the kernel holds before they are accepted.
     pub backlog: u32,
+    /// Addresses and blocks, with commas between, whose word about a client's address is taken; empty: nobody's.
+    pub trusted_proxies: String,
+    /// Whether connections of trusted proxies to the sockets begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+impl Listen {
+    /// Whose word about a client's address is taken.
+    ///
+    /// # Errors
+    /// One sentence that names the key and the entry.
+    pub fn proxies(&self) -> Result<Proxies, ConfigError> {
+        Proxies::parse(&self.trusted_proxies).map_err(|entry| {
+            ConfigError::new(format_args!(
+                "listen.trusted_proxies holds {entry}, which is no address and no block such as 10.0.0.0/8"
+            ))
+        })
+    }
 }
 
 /// Logging.
@@ -333,7 +353,13 @@ impl Default for Config {
             insecure: false,
             shards: 0,
             drain_timeout_ms: 10_000,
-            listen: Listen { socket: loopback(5200), http: loopback(5001), backlog: 4096 },
+            listen: Listen {
+                socket: loopback(5200),
+                http: loopback(5001),
+                backlog: 4096,
+                trusted_proxies: String::new(),
+                proxy_protocol: false,
+            },
             log: Log { level: "info".into(), format: "text".into() },
             auth: Auth { root_key_file: PathBuf::new(), root_key: String::new() },
             limits: Limits {
@@ -413,6 +439,12 @@ impl Config {
         }
         if self.listen.socket == self.listen.http && self.listen.socket.port() != 0 {
             return fail(format!("listen.socket and listen.http are both {}: they need two ports", self.listen.http));
+        }
+        if self.listen.proxies()?.is_empty() && self.listen.proxy_protocol {
+            return fail(
+                "listen.proxy_protocol is true, but listen.trusted_proxies is empty: nobody's header would be read"
+                    .into(),
+            );
         }
         if !self.auth.root_key.is_empty() && self.auth.root_key_file().is_some() {
             return fail("auth.root_key and auth.root_key_file are both given: give one".into());

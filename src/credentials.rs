@@ -152,7 +152,7 @@ impl Credentials {
             return Err(Refusal::CredentialUnknown);
         }
         let hash = self.hash(credential);
-        if let Some(key) = hub.api_keys().into_iter().find(|key| key.secret == hash) {
+        if let Some(key) = hub.api_key(&hash) {
             if key.revoked {
                 return Err(Refusal::CredentialUnknown);
             }

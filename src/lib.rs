@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod metrics;
+pub mod proxies;
 #[cfg(feature = "seeded-bugs")]
 pub mod seeded;
 pub mod store;

@@ -79,8 +79,10 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Frames written to sockets.
     pub frames_written: Counter,
-    /// Bytes written to sockets.
+    /// Bytes written to sockets; a second late, as [`Metrics::bytes_read`] and [`Metrics::frames_written`] are.
     pub bytes_written: Counter,
+    /// Bytes read from sockets.
+    pub bytes_read: Counter,
     /// Lots committed.
     pub lots: Counter,
     /// Lots that failed, with everything behind them reloaded.
@@ -138,6 +140,7 @@ impl Metrics {
             deliveries: Counter::default(),
             frames_written: Counter::default(),
             bytes_written: Counter::default(),
+            bytes_read: Counter::default(),
             lots: Counter::default(),
             lots_failed: Counter::default(),
             // 1 … 1,024: the default cap of a lot is 1,024 records.
@@ -171,6 +174,7 @@ impl Metrics {
         r.register("duplicates", "Sends answered with the outcome of an earlier one", self.duplicates.clone());
         r.register("deliveries", "Messages put into outboxes", self.deliveries.clone());
         r.register("frames_written", "Frames written to sockets", self.frames_written.clone());
+        r.register_with_unit("read", "Bytes read from sockets", Unit::Bytes, self.bytes_read.clone());
         r.register_with_unit("written", "Bytes written to sockets", Unit::Bytes, self.bytes_written.clone());
         r.register("commit_lots", "Lots committed", self.lots.clone());
         r.register("commit_lots_failed", "Lots that failed", self.lots_failed.clone());

@@ -688,6 +688,9 @@ impl Pair {
             );
         }
         assert_eq!(store.api_keys(), model.api_keys());
+        for key in model.api_keys() {
+            assert_eq!(store.api_key(&key.secret), model.api_key(&key.secret));
+        }
         assert_eq!(store.system_users(), model.system_users());
         assert_eq!(store.is_system_user(&uid(0)), model.is_system_user(&uid(0)));
         assert_eq!(store.blocked_addresses(), model.blocked_addresses());

@@ -18,14 +18,30 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("seeded", &["clock"]),
     ("store", &["clock", "domain", "seeded"]),
     ("metrics", &["domain", "store"]),
-    ("config", &["domain"]),
+    ("proxies", &[]),
+    ("config", &["domain", "proxies"]),
     ("hub", &["clock", "domain", "metrics", "seeded", "store"]),
     ("credentials", &["config", "domain", "hub"]),
     ("voices", &["domain"]),
-    ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "voices"]),
+    ("gateway", &["clock", "credentials", "domain", "hub", "metrics", "proxies", "voices"]),
     ("webhook", &["clock", "config", "domain", "hub", "metrics"]),
-    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "voices", "webhook"]),
-    ("app", &["clock", "config", "credentials", "domain", "gateway", "http", "hub", "metrics", "store", "webhook"]),
+    ("http", &["clock", "config", "credentials", "domain", "hub", "metrics", "proxies", "voices", "webhook"]),
+    (
+        "app",
+        &[
+            "clock",
+            "config",
+            "credentials",
+            "domain",
+            "gateway",
+            "http",
+            "hub",
+            "metrics",
+            "proxies",
+            "store",
+            "webhook",
+        ],
+    ),
     ("cli", &["app", "clock", "config", "credentials", "domain", "http", "hub", "metrics", "store"]),
 ];
 
@@ -43,13 +59,15 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("hyper_rustls", &["src/cli/", "src/webhook/call.rs"]),
     ("hmac", &["src/webhook/call.rs"]),
+    ("ipnet", &["src/proxies"]),
+    ("ppp", &["src/proxies"]),
     ("rmp_serde", &["protocol/src/native/", "src/http/"]),
 ];
 
 /// Inside the hub names go down this list; files of one line do not name each other but where they say so.
 const HUB_LAYERS: &[&[&str]] = &[
     &["mod"],
-    &["chats", "commands", "files", "follow", "groups", "listings", "lookups", "messages", "people"],
+    &["chats", "commands", "files", "follow", "groups", "listings", "lookups", "messages", "people", "traffic"],
     &["shard"],
     &["sequencer"],
     &["committer"],

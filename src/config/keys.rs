@@ -109,6 +109,18 @@ pub const KEYS: &[Key] = &[
         "Connections the kernel holds until they are accepted; the kernel's somaxconn caps it. Large, so that thousands may reconnect at once.",
     ),
     key(
+        "listen.trusted_proxies",
+        Kind::Text,
+        "addresses and blocks such as 10.0.0.0/8, with commas between; empty: none",
+        "Proxies whose word about a client's address is taken: X-Forwarded-For over HTTP and in WebSocket upgrades. Nobody else's is, this machine's neither unless it is listed.",
+    ),
+    key(
+        "listen.proxy_protocol",
+        Kind::Flag,
+        "",
+        "Whether connections of trusted proxies to listen.socket and wukong.tcp_listen begin with a header of the PROXY protocol, version 1 or 2. Then each must; of others none is read.",
+    ),
+    key(
         "log.level",
         Kind::Text,
         "filter",
@@ -509,7 +521,13 @@ pub const KEYS: &[Key] = &[
         "webhook.secret_file",
         Kind::Text,
         "file",
-        "A file that holds the key its calls are signed with (HMAC-SHA256). Empty: none, the calls are not signed.",
+        "A file that holds the key its calls are signed with (HMAC-SHA256). Up to three more lines: keys before it, which sign too. Empty: none, the calls are not signed.",
+    ),
+    key(
+        "webhook.ca_file",
+        Kind::Text,
+        "file",
+        "A file with authorities in PEM, such as a company's own, whose certificates https endpoints may have, besides the system's. Empty: none.",
     ),
     key(
         "webhook.secret",

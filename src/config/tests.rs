@@ -55,6 +55,20 @@ fn the_example_file_is_the_defaults() {
 }
 
 #[test]
+fn proxies_are_addresses_and_blocks_and_need_be_somebody() {
+    refused("[listen]\ntrusted_proxies = \"10.0.0.1, nginx\"\n", &[], &[], &["listen.trusted_proxies", "nginx"]);
+    refused(
+        "",
+        &[("CHINWAG_LISTEN_PROXY_PROTOCOL", "true")],
+        &[],
+        &["listen.proxy_protocol", "listen.trusted_proxies"],
+    );
+    let (_dir, sources) = sources("[listen]\ntrusted_proxies = \"10.0.0.0/8,::1\"\nproxy_protocol = true\n", &[], &[]);
+    let proxies = load(&sources).expect("is valid").config.listen.proxies().expect("a list");
+    assert!(proxies.trusts("::1".parse().expect("an address")));
+}
+
+#[test]
 fn flags_win_over_environment_over_file() {
     let (_dir, sources) = sources(
         "shards = 2\n[limits]\nin_flight_max = 10\n[limits.group]\nmembers_max = 3\n",

@@ -20,6 +20,8 @@ pub struct Webhook {
     pub events: String,
     /// File with the signing key; empty: none.
     pub secret_file: PathBuf,
+    /// File with authorities in PEM that sign endpoints' certificates, besides the system's; empty: none.
+    pub ca_file: PathBuf,
     /// The signing key; empty: none.
     pub secret: String,
     /// The namespace whose events are sent; empty: the default one.
@@ -67,6 +69,12 @@ impl Webhook {
         (!self.secret_file.as_os_str().is_empty()).then_some(self.secret_file.as_path())
     }
 
+    /// The file with further authorities, when one is named.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        (!self.ca_file.as_os_str().is_empty()).then_some(self.ca_file.as_path())
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let fail = |text: String| Err(ConfigError::new(text));
         if let Some(unknown) = self.event_list().iter().find(|event| !EVENTS.contains(&event.as_str())) {
@@ -91,6 +99,7 @@ impl Default for Webhook {
             url: String::new(),
             events: EVENTS.join(","),
             secret_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
             secret: String::new(),
             namespace: String::new(),
             batch_max: 100,
@@ -115,6 +124,7 @@ impl fmt::Debug for Webhook {
             .field("url", &self.url)
             .field("events", &self.events)
             .field("secret_file", &self.secret_file)
+            .field("ca_file", &self.ca_file)
             .field("secret", &secret)
             .finish_non_exhaustive()
     }

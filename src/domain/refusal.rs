@@ -71,6 +71,8 @@ pub enum Refusal {
     ChannelDisbanded,
     /// The sender may not send.
     SendBanned,
+    /// A back end has banned the user: nothing is open to it.
+    UserBanned,
     /// No such user, key or message.
     NotFound {
         /// Kind of thing.
@@ -145,7 +147,8 @@ impl Refusal {
             | Self::TooLate { .. }
             | Self::ChannelBanned
             | Self::ChannelDisbanded
-            | Self::SendBanned => ErrorKind::Forbidden,
+            | Self::SendBanned
+            | Self::UserBanned => ErrorKind::Forbidden,
             Self::ChannelNotFound | Self::NotFound { .. } | Self::MessageGone => ErrorKind::NotFound,
             Self::ClientMsgNoConflict { .. } => ErrorKind::Conflict,
             Self::TooLarge { .. } | Self::TooMany { .. } => ErrorKind::TooLarge,
@@ -174,6 +177,7 @@ impl Refusal {
             Self::ChannelBanned => "channel_banned",
             Self::ChannelDisbanded => "channel_disbanded",
             Self::SendBanned => "send_banned",
+            Self::UserBanned => "user_banned",
             Self::NotFound { .. } => "not_found",
             Self::ClientMsgNoConflict { .. } => "client_msg_no_conflict",
             Self::TooLarge { .. } => "too_large",
@@ -226,6 +230,7 @@ impl fmt::Display for Refusal {
             Self::ChannelBanned => f.write_str("the channel is banned"),
             Self::ChannelDisbanded => f.write_str("the channel was disbanded"),
             Self::SendBanned => f.write_str("the sender may not send"),
+            Self::UserBanned => f.write_str("the user is banned"),
             Self::NotFound { what } => write!(f, "no such {what}"),
             Self::ClientMsgNoConflict { message_seq } => {
                 write!(f, "client_msg_no was used for another payload, stored with message_seq {message_seq}")

@@ -4,6 +4,7 @@
 //! anything else runs. Many small sends in one read become one turn. At the in-flight cap, or while its own answers wait
 //! unread, it stops reading and the peer's socket fills: that is the only backpressure a client meets.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -61,11 +62,11 @@ pub(super) enum Next {
 }
 
 /// Takes care of a fresh socket: the handshake in a task of its own, then the connection in another, smaller one.
-pub(super) fn spawn(context: &Rc<Context>, stream: TcpStream, door: Door) {
+pub(super) fn spawn(context: &Rc<Context>, stream: TcpStream, peer: SocketAddr, door: Door) {
     let context = context.clone();
     tokio::task::spawn_local(async move {
         context.hub.metrics().connections.inc();
-        match handshake::open(&context, stream, door).await {
+        match handshake::open(&context, stream, peer, door).await {
             Some(connection) => {
                 context.hub.metrics().sessions.inc();
                 tokio::task::spawn_local(async move {
@@ -188,11 +189,12 @@ impl Connection {
     /// Works off bytes until they are used up or the connection must pause or end. Returns how many were used.
     fn consume(&mut self, context: &Rc<Context>, bytes: &mut [u8]) -> (usize, Next) {
         let now_ms = clock::now_ms();
-        context.writers.borrow_mut().heard(self.speaker.seat().place.slot, now_ms);
         let mut shard = context.shard.borrow_mut();
         shard.set_clock(now_ms);
         let (used, outcome) =
             if self.framed { self.frames(context, &mut shard, bytes) } else { self.stream(context, &mut shard, bytes) };
+        let passed = context.taken.take(used);
+        context.writers.borrow_mut().heard(self.speaker.seat().place.slot, now_ms, passed);
         let next = outcome.unwrap_or_else(|reason| {
             close(self.speaker.seat(), &mut shard, reason);
             Next::End
@@ -237,12 +239,16 @@ impl Connection {
                 None => break,
                 Some(Event::Message { text, payload }) => match &mut self.speaker {
                     Speaker::Native(session) if text == session.encoding.is_text() => {
+                        context.taken.packet();
                         session.frame(context, shard, &payload).map(|()| Next::Read)
                     }
                     Speaker::Native(_) => Err(CloseReason::ProtocolError),
                     // Their clients are free in the choice of the opcode (wukongim-wire.md 3.2 and 7).
                     Speaker::Wukong(intake) => intake.message(context, shard, &payload),
-                    Speaker::JsonRpc(intake) => intake.message(context, shard, &payload).map(|()| Next::Read),
+                    Speaker::JsonRpc(intake) => {
+                        context.taken.packet();
+                        intake.message(context, shard, &payload).map(|()| Next::Read)
+                    }
                 },
                 Some(Event::Ping(payload)) => {
                     self.speaker.seat().tell(shard, frame(Opcode::Pong, &payload));

@@ -2,6 +2,7 @@
 //!
 //! A short task of its own, so that its buffers are no part of the long-lived connection's.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::domain::identity::Identity;
 use crate::domain::refusal::Refusal;
 use crate::hub::outbox::Control;
 use crate::hub::sessions::{Device, SessionPlace};
+use crate::proxies::{self, HEADER_BYTES_MAX, Header};
 use crate::voices;
 
 /// Bytes of one read before there is a session.
@@ -70,17 +72,24 @@ impl From<CloseReason> for Fault {
 }
 
 /// Takes a socket through the handshake. `None`: it is closed.
-pub(super) async fn open(context: &Rc<Context>, mut stream: TcpStream, door: Door) -> Option<Connection> {
+pub(super) async fn open(
+    context: &Rc<Context>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    door: Door,
+) -> Option<Connection> {
     let _ = stream.set_nodelay(true);
     let socket = socket2::SockRef::from(&stream);
     // Without it a reader that stalls hides behind megabytes of send buffer.
     let _ = socket.set_tcp_notsent_lowat(context.limits.not_sent_low_water_bytes);
     let mut spoken = if door == Door::Stream { Spoken::Foreign } else { Spoken::Unknown };
     let timeout = context.limits.connect_timeout;
+    let mut client = peer;
     let begin = async {
+        let early = introduced(context, &mut stream, &mut client).await?;
         match door {
-            Door::WebSocket => upgrade(context, &mut stream, &mut spoken).await,
-            Door::Stream => greet(context, &mut stream).await,
+            Door::WebSocket => upgrade(context, &mut stream, early, &mut client, &mut spoken).await,
+            Door::Stream => greet(context, &mut stream, early).await,
         }
     };
     let outcome = tokio::select! {
@@ -89,7 +98,9 @@ pub(super) async fn open(context: &Rc<Context>, mut stream: TcpStream, door: Doo
         () = context.front.reached(Stage::Closing) => None,
     };
     let fault = match outcome {
-        Some(Ok(Ok(opened))) => return Some(install(context, stream, door, opened)),
+        Some(Ok(Ok(opened))) => {
+            return Some(install(context, stream, door, opened, (client != peer).then_some(client)));
+        }
         Some(Ok(Err(fault))) => fault,
         Some(Err(_)) => Fault::Close(CloseReason::ConnectTimeout, None),
         None => Fault::Close(CloseReason::Draining, None),
@@ -149,11 +160,51 @@ struct Opened {
     reader: FrameReader,
 }
 
-/// A WebSocket: upgrade, then a first message that says what is spoken.
-async fn upgrade(context: &Rc<Context>, stream: &mut TcpStream, spoken: &mut Spoken) -> Result<Opened, Fault> {
+/// Lets a trusted proxy say whom it speaks for, where it is to: reads its header and returns what came behind it. From anybody
+/// else the first byte is the client's.
+async fn introduced(context: &Context, stream: &mut TcpStream, client: &mut SocketAddr) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::with_capacity(READ_BYTES);
+    if !context.limits.proxy_protocol || !context.front.proxies.trusts(client.ip()) {
+        return Ok(bytes);
+    }
+    loop {
+        if read_some(stream, &mut bytes, HEADER_BYTES_MAX).await? == 0 {
+            return Err(Fault::Over);
+        }
+        match proxies::header(&bytes) {
+            Header::Incomplete => {}
+            Header::Malformed => {
+                tracing::debug!(peer = %client, "a trusted proxy sent no header of the proxy protocol");
+                return Err(Fault::Over);
+            }
+            Header::Whole { client: named, bytes: length } => {
+                bytes.drain(..length);
+                if let Some(named) = named {
+                    *client = named;
+                    refuse_blocked(context, client)?;
+                }
+                return Ok(bytes);
+            }
+        }
+    }
+}
+
+/// Closes without a word, as [`super::accept`] does where the peer itself is blocked.
+fn refuse_blocked(context: &Context, client: &SocketAddr) -> Result<(), Fault> {
+    if context.hub.is_address_blocked(client.ip()) { Err(Fault::Over) } else { Ok(()) }
+}
+
+/// A WebSocket: upgrade, then a first message that says what is spoken. `bytes` came already.
+async fn upgrade(
+    context: &Rc<Context>,
+    stream: &mut TcpStream,
+    mut bytes: Vec<u8>,
+    client: &mut SocketAddr,
+    spoken: &mut Spoken,
+) -> Result<Opened, Fault> {
+    let mut read = !bytes.is_empty();
     let upgrade = loop {
-        if read_some(stream, &mut bytes, HEAD_BYTES_MAX + READ_BYTES).await? == 0 {
+        if !std::mem::take(&mut read) && read_some(stream, &mut bytes, HEAD_BYTES_MAX + READ_BYTES).await? == 0 {
             return Err(Fault::Over);
         }
         match read_request(&bytes) {
@@ -166,6 +217,12 @@ async fn upgrade(context: &Rc<Context>, stream: &mut TcpStream, spoken: &mut Spo
             }
         }
     };
+    let named = context.front.proxies.client_of(client.ip(), std::iter::once(&upgrade.forwarded_for[..]));
+    if named != client.ip().to_canonical() {
+        // The header knows no port.
+        *client = SocketAddr::new(named, 0);
+        refuse_blocked(context, client)?;
+    }
     *spoken = upgrade.encoding.map_or(Spoken::Unknown, Spoken::Native);
     stream.write_all(&upgrade.response).await?;
     if context.front.connections() > context.limits.connections_max {
@@ -212,21 +269,20 @@ async fn upgrade(context: &Rc<Context>, stream: &mut TcpStream, spoken: &mut Spo
     }
 }
 
-/// A stream without frames: CONNECT is its first packet.
-async fn greet(context: &Rc<Context>, stream: &mut TcpStream) -> Result<Opened, Fault> {
+/// A stream without frames: CONNECT is its first packet. `bytes` came already.
+async fn greet(context: &Rc<Context>, stream: &mut TcpStream, mut bytes: Vec<u8>) -> Result<Opened, Fault> {
     if context.front.connections() > context.limits.connections_max {
         return Err(CloseReason::TooManyConnections.into());
     }
-    let mut bytes = Vec::with_capacity(READ_BYTES);
     let mut cutter = Cutter::new(CONNECT_BYTES_MAX);
     loop {
-        bytes.clear();
-        if read_some(stream, &mut bytes, READ_BYTES).await? == 0 {
+        if bytes.is_empty() && read_some(stream, &mut bytes, READ_BYTES).await? == 0 {
             return Err(Fault::Over);
         }
         if let Some(opened) = wukong_session(context, false, &mut cutter, &bytes).await? {
             return Ok(opened);
         }
+        bytes.clear();
     }
 }
 
@@ -351,7 +407,7 @@ async fn jsonrpc_session(context: &Rc<Context>, payload: &[u8]) -> Result<Opened
     })?;
     let jsonrpc::Opened { admitted, answer } = opened;
     let seat = Seat { place: admitted.entered.place, uid: admitted.uid };
-    let session = Rc::new(jsonrpc::Session::default());
+    let session = Rc::new(jsonrpc::Session::new(admitted.master));
     Ok(Opened {
         entered: admitted.entered,
         wire: Wire::JsonRpc(session.clone()),
@@ -383,11 +439,12 @@ impl Drop for Entered {
 /// Registers a session and puts it into its user's groups. Returns it and the version its stream begins behind.
 ///
 /// # Errors
-/// `Draining`, `TooMany` sessions, the store.
+/// `Draining`, `UserBanned`, `TooMany` sessions, the store.
 pub(super) async fn join(context: &Rc<Context>, uid: &Uid, device: &Device) -> Result<(Entered, Version), Refusal> {
     if context.hub.shared().is_draining() {
         return Err(Refusal::Draining { retry_after_ms: 1_000 });
     }
+    context.hub.refuse_banned(uid)?;
     // Registered first, so that every change from now on finds the session; its groups are read behind that.
     let entered = {
         let mut shard = context.shard.borrow_mut();
@@ -478,13 +535,20 @@ async fn session(context: &Rc<Context>, encoding: Encoding, connect: &Connect<'_
 }
 
 /// Gives the session its write half; from here on its outbox flows.
-fn install(context: &Rc<Context>, stream: TcpStream, door: Door, opened: Opened) -> Connection {
+/// `client`: who a proxy speaks for.
+fn install(
+    context: &Rc<Context>,
+    stream: TcpStream,
+    door: Door,
+    opened: Opened,
+    client: Option<SocketAddr>,
+) -> Connection {
     let (read, write) = stream.into_split();
     let Opened { mut entered, wire, speaker, first, reader } = opened;
     entered.kept = true;
     let place = entered.place;
     let viewer = Viewer { uid: speaker.seat().uid.clone() };
-    context.writers.borrow_mut().install(place.slot, write, place.session, wire, viewer, clock::now_ms());
+    context.writers.borrow_mut().install(place.slot, write, place.session, (wire, viewer), client, clock::now_ms());
     let mut shard = context.shard.borrow_mut();
     if let Some(slot) = shard.slot(place.slot, place.session) {
         slot.outbox.push_control_front(Control::Raw(first));

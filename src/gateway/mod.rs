@@ -6,7 +6,7 @@
 //! Invariants: no queue is waited for; a read half stops reading at its in-flight cap and nothing else; a panic ends one
 //! connection, in a shard it ends the process, since state may be wrong.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
@@ -21,7 +21,9 @@ use crate::clock;
 use crate::credentials::Credentials;
 use crate::hub::Hub;
 use crate::hub::inbox::Inbox;
+use crate::hub::sessions::Passed;
 use crate::hub::shard::{Shard, ShardEvent};
+use crate::proxies::Proxies;
 
 mod connection;
 mod features;
@@ -67,6 +69,8 @@ pub struct GatewayLimits {
     pub wukong_encryption: bool,
     /// Whether WuKongIM's clients need their token.
     pub wukong_token_auth: bool,
+    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// How a socket came in.
@@ -100,6 +104,36 @@ pub(crate) struct Context {
     pub read_buffer: RefCell<Box<[u8]>>,
     /// Where payloads are decrypted.
     pub opened: RefCell<Vec<u8>>,
+    /// What encrypted sessions agree on keys with.
+    pub keys: wukong::KeyRing,
+    /// What is read just now, until it is added to its connection's counts.
+    pub taken: Taken,
+}
+
+/// What one read of a connection came to.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    packets: Cell<u32>,
+    messages: Cell<u32>,
+    message_bytes: Cell<u64>,
+}
+
+impl Taken {
+    /// Counts a frame or packet.
+    pub fn packet(&self) {
+        self.packets.set(self.packets.get() + 1);
+    }
+
+    /// Counts a message and its payload.
+    pub fn message(&self, payload_bytes: usize) {
+        self.messages.set(self.messages.get() + 1);
+        self.message_bytes.set(self.message_bytes.get() + payload_bytes as u64);
+    }
+
+    fn take(&self, bytes: usize) -> Passed {
+        let (messages, packets) = (self.messages.take(), self.packets.take());
+        Passed { messages, packets, message_bytes: self.message_bytes.take(), bytes: bytes as u64 }
+    }
 }
 
 /// Bytes one read takes at most.
@@ -123,7 +157,9 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Front {
     loads: Vec<AtomicUsize>,
-    handed: Vec<Inbox<(TcpStream, Door)>>,
+    handed: Vec<Inbox<(TcpStream, SocketAddr, Door)>>,
+    /// Whose word about a client's address is taken.
+    proxies: Proxies,
     stage: watch::Sender<Stage>,
 }
 
@@ -170,13 +206,20 @@ impl Gateway {
     ///
     /// # Errors
     /// A listener cannot be shared; a thread or runtime cannot be made.
-    pub fn start(doors: Doors, hub: Hub, credentials: Arc<Credentials>, limits: GatewayLimits) -> io::Result<Self> {
+    pub fn start(
+        doors: Doors,
+        hub: Hub,
+        credentials: Arc<Credentials>,
+        limits: GatewayLimits,
+        proxies: Proxies,
+    ) -> io::Result<Self> {
         let addr = doors.websocket.local_addr()?;
         let wukong_addr = doors.wukong_tcp.as_ref().map(TcpListener::local_addr).transpose()?;
         let shards = hub.shared().shards.len();
         let front = Arc::new(Front {
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             handed: (0..shards).map(|_| Inbox::new(usize::MAX)).collect(),
+            proxies,
             stage: watch::Sender::new(Stage::Open),
         });
         let mut threads = Vec::new();
@@ -283,6 +326,8 @@ async fn run_shard(
         front: front.clone(),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
         opened: RefCell::new(Vec::new()),
+        keys: wukong::KeyRing::default(),
+        taken: Taken::default(),
     });
     tokio::task::spawn_local(turns(context.clone(), index));
     tokio::task::spawn_local(writer::flusher(context.clone()));
@@ -315,14 +360,14 @@ async fn accept(context: &Rc<Context>, listener: Option<TcpListener>, index: usi
         match accepted {
             // Without a word, as WuKongIM does (wukongim-http.md 7.5).
             Ok((_, peer)) if context.hub.is_address_blocked(peer.ip()) => {}
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let target = context.front.place(index);
                 context.front.loads[target].fetch_add(1, Ordering::Relaxed);
                 gauge.set(context.front.loads[index].load(Ordering::Relaxed) as i64);
                 if target == index {
-                    connection::spawn(context, stream, door);
+                    connection::spawn(context, stream, peer, door);
                 } else if let Ok(stream) = stream.into_std() {
-                    context.front.handed[target].push((stream, door));
+                    context.front.handed[target].push((stream, peer, door));
                 } else {
                     context.front.loads[target].fetch_sub(1, Ordering::Relaxed);
                 }
@@ -341,9 +386,9 @@ async fn take_handed(context: Rc<Context>, index: usize) {
     loop {
         context.front.handed[index].filled().await;
         context.front.handed[index].take(&mut handed);
-        for (stream, door) in handed.drain(..) {
+        for (stream, peer, door) in handed.drain(..) {
             match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => connection::spawn(&context, stream, door),
+                Ok(stream) => connection::spawn(&context, stream, peer, door),
                 Err(error) => {
                     context.front.loads[index].fetch_sub(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a socket cannot be registered");
@@ -363,13 +408,19 @@ async fn turns(context: Rc<Context>, index: usize) {
         let mut shard = context.shard.borrow_mut();
         shard.set_clock(clock::now_ms());
         for event in events.drain(..) {
-            shard.apply(event);
+            match event {
+                ShardEvent::Describe { places, reply } => {
+                    // Who asked may have gone.
+                    let _ = reply.send(context.writers.borrow().describe(&mut shard, &places));
+                }
+                event => shard.apply(event),
+            }
         }
         shard.finish_turn();
     }
 }
 
-/// Once a second: idle connections, heartbeats, lanes, memory.
+/// Once a second: idle connections, heartbeats, lanes, memory, and what was read and written into the server's metrics.
 async fn care(context: Rc<Context>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -378,7 +429,10 @@ async fn care(context: Rc<Context>) {
         let now_ms = clock::now_ms();
         let mut shard = context.shard.borrow_mut();
         shard.set_clock(now_ms);
-        context.writers.borrow_mut().check_idle(&mut shard, now_ms, &context.limits);
+        let mut writers = context.writers.borrow_mut();
+        writers.check_idle(&mut shard, now_ms, &context.limits);
+        writers.publish(context.hub.metrics());
+        drop(writers);
         shard.sweep();
         shard.finish_turn();
     }

@@ -47,6 +47,14 @@ impl Wire {
         }
     }
 
+    /// The version of WKProto; 0: it is another protocol.
+    pub fn version(&self) -> u8 {
+        match self {
+            Self::Wukong(session) => session.version(),
+            Self::Native(_) | Self::JsonRpc(_) => 0,
+        }
+    }
+
     /// Whether it has a word for what a session missed. One without is closed, so that its client connects again and syncs.
     pub fn tells_gaps(&self) -> bool {
         matches!(self, Self::Native(_))

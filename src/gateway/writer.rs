@@ -2,10 +2,12 @@
 //!
 //! Owns one [`Writer`] per slot, bytes that a socket took only in part, and the dirty-list flusher: after a turn, every slot
 //! that became dirty is written in one go (control first, then what waits live), so the busier a shard is the more goes into
-//! one write. Only a socket that would block gets a task of its own, to say when it is writable again.
+//! one write. Counts what each connection has carried, in plain numbers that only the shard's thread touches. Only a socket that would block gets a task of its own, to say when it is writable again.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,9 +20,10 @@ use tokio::net::tcp::OwnedWriteHalf;
 use super::native::Viewer;
 use super::wire::Wire;
 use super::{Context, GatewayLimits};
-use crate::hub::outbox::Control;
-use crate::hub::sessions::SessionId;
+use crate::hub::outbox::{Control, Live};
+use crate::hub::sessions::{Passed, SessionId, SessionPlace, Traffic};
 use crate::hub::shard::Shard;
+use crate::metrics::Metrics;
 
 /// Pieces of one vectored write.
 const PIECES_MAX: usize = 64;
@@ -46,30 +49,49 @@ pub(super) struct Writer {
     session: SessionId,
     wire: Wire,
     viewer: Viewer,
-    pending: VecDeque<Bytes>,
+    /// What a write took in part. Few sockets ever block, so the others pay for no queue.
+    #[expect(clippy::box_collection, reason = "8 bytes instead of 32 in every session")]
+    pending: Option<Box<VecDeque<Bytes>>>,
     blocked: bool,
-    last_read_ms: u64,
     asked: bool,
+    began_s: u32,
+    last_read_ms: u64,
     /// Since when it has been closing while its socket takes nothing.
-    closing_since_ms: Option<u64>,
+    closing_since_ms: Option<NonZeroU64>,
+    /// Who the proxy at the other end speaks for.
+    client: Option<Box<SocketAddr>>,
+    received: Passed,
+    sent: Passed,
 }
+
+// Every idle session pays for it.
+const _: () = assert!(size_of::<Writer>() <= 136);
 
 /// The write halves of a shard, by slot.
 #[derive(Default)]
 pub(super) struct Writers {
     by_slot: Vec<Option<Box<Writer>>>,
     gathered: Gathered,
+    unpublished: Unpublished,
+}
+
+/// What was read and written since the server's metrics were told: they are shared between threads, these are not.
+#[derive(Default)]
+struct Unpublished {
+    bytes_read: u64,
+    bytes_written: u64,
+    frames_written: u64,
 }
 
 impl Writers {
-    /// Gives a session its write half; from now on its outbox is drained.
+    /// Gives a session its write half; from now on its outbox is drained. `client`: who a proxy speaks for.
     pub fn install(
         &mut self,
         at: u32,
         write: OwnedWriteHalf,
         session: SessionId,
-        wire: Wire,
-        viewer: Viewer,
+        (wire, viewer): (Wire, Viewer),
+        client: Option<SocketAddr>,
         now_ms: u64,
     ) {
         let at = at as usize;
@@ -81,11 +103,15 @@ impl Writers {
             session,
             wire,
             viewer,
-            pending: VecDeque::new(),
+            pending: None,
             blocked: false,
-            last_read_ms: now_ms,
             asked: false,
+            began_s: u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX),
+            last_read_ms: now_ms,
             closing_since_ms: None,
+            client: client.map(Box::new),
+            received: Passed::default(),
+            sent: Passed::default(),
         }));
     }
 
@@ -98,19 +124,49 @@ impl Writers {
         }
     }
 
-    /// Notes that a session's socket said something.
-    pub fn heard(&mut self, at: u32, now_ms: u64) {
+    /// Notes that a session's socket said something, and what.
+    pub fn heard(&mut self, at: u32, now_ms: u64, passed: Passed) {
+        self.unpublished.bytes_read += passed.bytes;
         if let Some(Some(writer)) = self.by_slot.get_mut(at as usize) {
             writer.last_read_ms = now_ms;
             writer.asked = false;
+            writer.received.add(passed);
         }
+    }
+
+    /// Adds what was read and written since the last time to the server's metrics.
+    pub fn publish(&mut self, metrics: &Metrics) {
+        let Unpublished { bytes_read, bytes_written, frames_written } = std::mem::take(&mut self.unpublished);
+        metrics.bytes_read.inc_by(bytes_read);
+        metrics.bytes_written.inc_by(bytes_written);
+        metrics.frames_written.inc_by(frames_written);
+    }
+
+    /// What sessions have carried; those that have gone are left out.
+    pub fn describe(&self, shard: &mut Shard, places: &[SessionPlace]) -> Vec<Traffic> {
+        let here = places.iter().filter_map(|place| {
+            let writer = self.by_slot.get(place.slot as usize)?.as_ref().filter(|w| w.session == place.session)?;
+            let waiting = shard.slot(place.slot, place.session).map_or(0, |slot| slot.outbox.live_bytes());
+            let begun = writer.pending.iter().flat_map(|pending| pending.iter()).map(Bytes::len).sum::<usize>();
+            Some(Traffic {
+                session: writer.session,
+                client: writer.client.as_deref().copied().or_else(|| writer.write.peer_addr().ok()),
+                version: writer.wire.version(),
+                began_ms: u64::from(writer.began_s) * 1_000,
+                heard_ms: writer.last_read_ms,
+                pending_bytes: waiting + begun,
+                received: writer.received,
+                sent: writer.sent,
+            })
+        });
+        here.collect()
     }
 
     /// Asks sessions that have been silent and closes those that stay so; ends those whose last words nobody takes.
     pub fn check_idle(&mut self, shard: &mut Shard, now_ms: u64, limits: &GatewayLimits) {
         for at in 0..self.by_slot.len() {
             let Some(Some(writer)) = self.by_slot.get_mut(at) else { continue };
-            if writer.closing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > CLOSE_GRACE_MS) {
+            if writer.closing_since_ms.is_some_and(|since| now_ms.saturating_sub(since.get()) > CLOSE_GRACE_MS) {
                 end(shard, &mut self.by_slot, at as u32);
                 continue;
             }
@@ -147,6 +203,8 @@ struct Gathered {
     scratch: Vec<u8>,
     pieces: Vec<Piece>,
     bytes: usize,
+    /// Answers and notices among them.
+    controls: u32,
 }
 
 /// Bytes to write, with how many live entries are done once they are.
@@ -168,6 +226,7 @@ impl Gathered {
         self.scratch.shrink_to(SCRATCH_KEPT_BYTES);
         self.pieces.clear();
         self.bytes = 0;
+        self.controls = 0;
     }
 
     fn push(&mut self, bytes: PieceBytes, live_entries: usize) {
@@ -226,7 +285,7 @@ pub(super) async fn flusher(context: Rc<Context>) {
 
 fn flush_slot(context: &Rc<Context>, at: u32) {
     let mut writers = context.writers.borrow_mut();
-    let Writers { by_slot, gathered } = &mut *writers;
+    let Writers { by_slot, gathered, unpublished } = &mut *writers;
     let Some(Some(writer)) = by_slot.get_mut(at as usize) else { return };
     let mut shard = context.shard.borrow_mut();
     if !writer.wire.tells_gaps()
@@ -244,7 +303,11 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
         }
         return;
     }
-    match flush(writer, &mut shard, at, gathered) {
+    let before = writer.sent;
+    let flushed = flush(writer, &mut shard, at, gathered);
+    unpublished.bytes_written += writer.sent.bytes - before.bytes;
+    unpublished.frames_written += u64::from(writer.sent.packets - before.packets);
+    match flushed {
         Flushed::All => {
             let closing = shard.slot(at, writer.session).and_then(|slot| slot.closing);
             if let Some(reason) = closing {
@@ -289,7 +352,7 @@ fn may_wait(writer: &mut Writer, shard: &mut Shard, at: u32) -> bool {
     match shard.slot(at, writer.session).map(|slot| slot.closing) {
         None | Some(Some(CloseReason::Slow | CloseReason::IdleTimeout)) => false,
         Some(Some(_)) => {
-            writer.closing_since_ms.get_or_insert(now_ms);
+            writer.closing_since_ms = writer.closing_since_ms.or(NonZeroU64::new(now_ms));
             true
         }
         Some(None) => true,
@@ -306,7 +369,7 @@ fn end(shard: &mut Shard, by_slot: &mut [Option<Box<Writer>>], at: u32) {
         {
             reader.wake();
         }
-        let place = crate::hub::sessions::SessionPlace { session: writer.session, shard: shard.index(), slot: at };
+        let place = SessionPlace { session: writer.session, shard: shard.index(), slot: at };
         shard.leave(&place);
         shard.finish_turn();
     }
@@ -314,7 +377,7 @@ fn end(shard: &mut Shard, by_slot: &mut [Option<Box<Writer>>], at: u32) {
 
 fn flush(writer: &mut Writer, shard: &mut Shard, at: u32, gathered: &mut Gathered) -> Flushed {
     loop {
-        if !writer.pending.is_empty() {
+        if writer.pending.is_some() {
             match write_pending(writer) {
                 Ok(true) => {}
                 Ok(false) => return Flushed::Blocked,
@@ -337,6 +400,9 @@ fn flush(writer: &mut Writer, shard: &mut Shard, at: u32, gathered: &mut Gathere
             Err(_) => return Flushed::Gone,
         };
         let live_entries = settle(writer, gathered, written);
+        let mut passed = Passed { packets: gathered.controls, bytes: written as u64, ..Passed::default() };
+        slot.outbox.live().take(live_entries).for_each(|live| count(live, &writer.wire, &mut passed));
+        writer.sent.add(passed);
         let more = shard.written(at, live_entries);
         if written < gathered.bytes {
             return Flushed::Blocked;
@@ -347,14 +413,30 @@ fn flush(writer: &mut Writer, shard: &mut Shard, at: u32, gathered: &mut Gathere
     }
 }
 
+/// Counts a live entry that was written.
+fn count(live: &Live, wire: &Wire, passed: &mut Passed) {
+    match live {
+        Live::Delivery(delivery) => {
+            let messages = u32::try_from(delivery.messages.len()).unwrap_or(u32::MAX);
+            passed.add(Passed { messages, message_bytes: delivery.bytes as u64, packets: messages, bytes: 0 });
+        }
+        // Other wires have no word for them.
+        Live::Change(_) | Live::Signal(_) | Live::Presence(_) => {
+            passed.packets += u32::from(matches!(wire, Wire::Native(_)));
+        }
+    }
+}
+
 /// Writes what an earlier write left over. `false`: there is still some.
 fn write_pending(writer: &mut Writer) -> io::Result<bool> {
-    while let Some(front) = writer.pending.front_mut() {
+    let Some(pending) = &mut writer.pending else { return Ok(true) };
+    while let Some(front) = pending.front_mut() {
         match writer.write.try_write(front) {
             Ok(written) => {
+                writer.sent.add(Passed { bytes: written as u64, ..Passed::default() });
                 front.advance(written);
                 if front.is_empty() {
-                    writer.pending.pop_front();
+                    pending.pop_front();
                 } else {
                     return Ok(false);
                 }
@@ -364,7 +446,7 @@ fn write_pending(writer: &mut Writer) -> io::Result<bool> {
             Err(error) => return Err(error),
         }
     }
-    writer.pending = VecDeque::new();
+    writer.pending = None;
     Ok(true)
 }
 
@@ -375,6 +457,7 @@ fn gather(writer: &Writer, slot: &mut crate::hub::shard::Slot, gathered: &mut Ga
     while gathered.scratch.len() < WRITE_BYTES_MAX
         && let Some(control) = slot.outbox.pop_control()
     {
+        gathered.controls += 1;
         if let Err(reason) = writer.wire.append_control(&writer.viewer, control, &mut gathered.scratch) {
             slot.closing.get_or_insert(reason);
         }
@@ -430,7 +513,7 @@ fn settle(writer: &mut Writer, gathered: &Gathered, written: usize) -> usize {
         // Once its first bytes are out the rest must follow, whatever happens to the outbox; so must control entries,
         // which have left it.
         if rest > 0 || piece.live_entries == 0 {
-            writer.pending.push_back(match &piece.bytes {
+            writer.pending.get_or_insert_default().push_back(match &piece.bytes {
                 PieceBytes::Copied(_) => Bytes::copy_from_slice(&bytes[rest..]),
                 PieceBytes::Shared(bytes) => bytes.slice(rest..),
             });

@@ -55,11 +55,34 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpState>> for QueryOrBody<T> {
 }
 
 fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    check_query(query)?;
     let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(pairs).map_err(|e| {
         let path = e.path().to_string();
         Problem::malformed(if path == "." { "query".to_owned() } else { path }, e.into_inner())
     })
+}
+
+/// Refuses a query string whose escapes are broken, or that is no UTF-8 behind them: the parser would put other characters in
+/// their place and ask for somebody else.
+///
+/// # Errors
+/// `Malformed`.
+pub(super) fn check_query(query: &str) -> Result<(), Problem> {
+    let mut decoded = Vec::with_capacity(query.len());
+    let mut bytes = query.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(Problem::malformed("query", "holds a % without two hexadecimal digits behind it"));
+        };
+        decoded.push((high * 16 + low) as u8);
+    }
+    std::str::from_utf8(&decoded).map(drop).map_err(|error| Problem::malformed("query", error))
 }
 
 /// Reads a body up to a limit; one that declares more is refused before a byte is kept.
@@ -228,12 +251,21 @@ impl FromRequestParts<Arc<HttpState>> for Auth {
             }
             return Err(Refusal::CredentialMissing.into());
         };
-        match state.credentials.identify(&state.hub, credential, None) {
+        match identify(state, credential, None) {
             Ok(identity) => Ok(Self::Known(identity)),
             Err(Refusal::Invalid { .. }) => Ok(Self::Shared { credential: credential.to_owned() }),
             Err(refusal) => Err(refusal.into()),
         }
     }
+}
+
+/// Who holds a credential. A user that is banned gets in here as little as through a socket; a back end that acts for one does.
+fn identify(state: &HttpState, credential: &str, named: Option<&Uid>) -> Result<Identity, Refusal> {
+    let identity = state.credentials.identify(&state.hub, credential, named)?;
+    if let Identity::User { uid, .. } = &identity {
+        state.hub.refuse_banned(uid)?;
+    }
+    Ok(identity)
 }
 
 /// Who calls without a credential where `wukong.api_open` lets callers in: a back end that may do everything.
@@ -290,7 +322,7 @@ impl Auth {
         let identity = match self {
             Self::Known(identity) => identity.clone(),
             Self::Shared { credential } => {
-                state.credentials.identify(&state.hub, credential, named.as_ref()).map_err(|refusal| match refusal {
+                identify(state, credential, named.as_ref()).map_err(|refusal| match refusal {
                     Refusal::Invalid { reason, .. } => Refusal::Invalid { field, reason },
                     other => other,
                 })?
@@ -339,7 +371,7 @@ impl Auth {
             Self::Shared { .. } if named.is_empty() => return Err(Refusal::invalid(field, "is needed").into()),
             Self::Shared { credential } => {
                 let named = checked(&Namespace::chosen(None, asked)?)?;
-                state.credentials.identify(&state.hub, credential, Some(&named))?
+                identify(state, credential, Some(&named))?
             }
         };
         match identity {

@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error, Visitor};
 use serde_json::{Map, Value};
 
 use super::HttpState;
-use super::extract::{parse, read_body};
+use super::extract::{check_query, parse, read_body};
 use super::problem::Problem;
 
 /// Query and body of a GET as one object: a body is accepted, and where both have a field the query wins (design.md section
@@ -28,6 +28,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpState>> for Merged<T> {
 }
 
 fn merge<T: DeserializeOwned>(query: &str, body: &[u8]) -> Result<T, Problem> {
+    check_query(query)?;
     let mut object = if body.trim_ascii().is_empty() { Map::new() } else { parse::<Map<String, Value>>(body)? };
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         object.insert(name.into_owned(), Value::String(value.into_owned()));

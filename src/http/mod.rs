@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::credentials::{Credentials, RootKeySource};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::proxies::Proxies;
 use crate::webhook::Webhooks;
 
 pub mod admin;
@@ -55,6 +56,10 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const VERSION_HEADER: HeaderName = HeaderName::from_static("x-chinwag-version");
 /// `1` when the version of a conversation/sync was not known and everything was answered.
 pub const RESET_HEADER: HeaderName = HeaderName::from_static("x-chinwag-reset");
+/// Who is at the other end of a request's connection.
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
+
 /// Longest request id taken from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// How many times `http.request_timeout_ms` an upload may take: an hour by default.
@@ -75,6 +80,8 @@ pub struct HttpState {
     pub(crate) external: crate::config::External,
     /// Where sockets listen.
     pub(crate) socket_addr: SocketAddr,
+    /// Whose word about a caller's address is taken.
+    pub(crate) proxies: Proxies,
     /// Where this API is configured to listen.
     pub(crate) http_addr: SocketAddr,
     /// When the server began.
@@ -109,6 +116,8 @@ impl HttpState {
             wukong: config.wukong.clone(),
             external: config.external.clone(),
             socket_addr: config.listen.socket,
+            // Settings that were checked hold a list that can be read; of any other nobody is trusted.
+            proxies: config.listen.proxies().unwrap_or_default(),
             http_addr: config.listen.http,
             began: Instant::now(),
             body_bytes_max: config.http.body_bytes_max,
@@ -278,12 +287,13 @@ async fn edge(State(state): State<Arc<HttpState>>, request: Request, next: Next)
     .await
 }
 
-/// Whether a proxy says that the request comes from a blocked address. The peer's own address was looked at when its connection
-/// was accepted, so that this header opens nothing.
+/// Whether a trusted proxy says that the request comes from a blocked address. The peer's own address was looked at when its
+/// connection was accepted.
 fn is_blocked(state: &HttpState, request: &Request) -> bool {
-    let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    let first = forwarded.and_then(|list| list.split(',').next()?.trim().parse::<IpAddr>().ok());
-    first.is_some_and(|address| state.hub.is_address_blocked(address))
+    let Some(Peer(peer)) = request.extensions().get().copied() else { return false };
+    let values = request.headers().get_all("x-forwarded-for");
+    let client = state.proxies.client_of(peer, values.iter().map(HeaderValue::as_bytes));
+    client != peer && state.hub.is_address_blocked(client)
 }
 
 /// The caller's id when it is short and printable, else a new one.

@@ -10,14 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
+use tower::ServiceExt;
 
-use super::{HttpState, router};
+use super::{HttpState, Peer, router};
 
 /// How long a peer may take for a request's head, and how long a kept connection may be silent.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,8 +92,9 @@ async fn accept(
                 // A fresh socket has room for so few bytes; where it has none, the caller sees it closed.
                 let _ = stream.try_write(FORBIDDEN);
             }
-            Ok((stream, _)) => {
-                tokio::spawn(serve(stream, router.clone(), permit, ended.clone()));
+            Ok((stream, peer)) => {
+                let peer = Peer(peer.ip().to_canonical());
+                tokio::spawn(serve(stream, peer, router.clone(), permit, ended.clone()));
             }
             Err(error) => {
                 // Out of file descriptors, mostly: accepting again at once would spin.
@@ -101,14 +105,24 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, permit: OwnedSemaphorePermit, mut ended: watch::Receiver<bool>) {
+async fn serve(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    permit: OwnedSemaphorePermit,
+    mut ended: watch::Receiver<bool>,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -433,11 +433,13 @@ fn ack_memory(lot: &mut [Submission], commits: &[Commit], versions: &[Version], 
     }
 }
 
-/// Sends a lot's outcomes and news to every shard. Each shard gets one event, so a turn sees the lot as a whole.
+/// Sends a lot's outcomes and news to every shard, then answers callers inside the process: what such a caller does next must
+/// not overtake what it was told of. Each shard gets one event, so a turn sees the lot as a whole.
 fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Version], shards: &[ShardHandle]) {
     let mut acks: Vec<Vec<Acked>> = shards.iter().map(|_| Vec::new()).collect();
     let mut done: Vec<Vec<LaneDone>> = shards.iter().map(|_| Vec::new()).collect();
     let mut joined = Joined::default();
+    let mut inside = Vec::new();
     for ((submission, commit), first) in lot.drain(..).zip(commits.drain(..)).zip(versions) {
         let origin = match &submission.waiter {
             Waiter::Session { place, .. } => Some(place.session),
@@ -496,15 +498,20 @@ fn announce(lot: &mut Vec<Submission>, commits: &mut Vec<Commit>, versions: &[Ve
         {
             list.push(LaneDone { ticket, sent });
         }
-        match (submission.waiter, reply) {
-            (Waiter::Send(waiting), Some(sent)) => drop(waiting.send(Ok(sent))),
-            (Waiter::Version(waiting), _) => drop(waiting.send(Ok(*first))),
-            _ => {}
+        if matches!(submission.waiter, Waiter::Send(_) | Waiter::Version(_)) {
+            inside.push((submission.waiter, reply, *first));
         }
     }
     let news = Arc::new(LotNews { news: joined.finish() });
     for ((shard, acks), done) in shards.iter().zip(acks).zip(done) {
         shard.inbox.push(ShardEvent::Lot { news: news.clone(), acks, done });
+    }
+    for (waiter, reply, first) in inside {
+        match (waiter, reply) {
+            (Waiter::Send(waiting), Some(sent)) => drop(waiting.send(Ok(sent))),
+            (Waiter::Version(waiting), _) => drop(waiting.send(Ok(first))),
+            _ => {}
+        }
     }
 }
 

@@ -116,12 +116,22 @@ impl Hub {
         .await
     }
 
-    /// Whether a back end has banned a user: nobody may write to the user.
+    /// Whether a back end has banned a user: nobody may write to the user, and nothing is open to it. Two rows, read on the
+    /// caller's thread.
     ///
     /// # Errors
     /// The store.
-    pub async fn is_banned(&self, uid: Uid) -> Result<bool, Refusal> {
-        self.ask(move |store| Ok(super::drafts::own_settings(store, &uid).map_err(conversations::refuse)?.ban)).await
+    pub fn is_banned(&self, uid: &Uid) -> Result<bool, Refusal> {
+        let own = super::drafts::own_settings(&*self.shared.store, uid).map_err(conversations::refuse)?;
+        Ok(own.ban)
+    }
+
+    /// What every edge asks before it lets in who comes as this user. A session that is there already stays.
+    ///
+    /// # Errors
+    /// `UserBanned`, the store.
+    pub fn refuse_banned(&self, uid: &Uid) -> Result<(), Refusal> {
+        if self.is_banned(uid)? { Err(Refusal::UserBanned) } else { Ok(()) }
     }
 
     /// Makes users system users, or takes that away. The built-in one stays what it is.

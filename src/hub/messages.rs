@@ -45,6 +45,8 @@ pub struct MessageLimits {
     pub edit_within_s: u64,
     /// Users with a reaction to one message.
     pub reactions_max: usize,
+    /// Only contacts may write to users, and so change what they wrote to them.
+    pub contacts_only: bool,
 }
 
 /// A search in one channel.
@@ -134,7 +136,13 @@ impl Subject {
     }
 
     /// Who may not write here any more may not change what was written either, but take it back.
-    fn require_writable(&self, store: &dyn Store, reader: &Reader, key: &ChannelKey) -> Result<(), Refusal> {
+    fn require_writable(
+        &self,
+        store: &dyn Store,
+        reader: &Reader,
+        key: &ChannelKey,
+        contacts_only: bool,
+    ) -> Result<(), Refusal> {
         let Reader::User(uid) = reader else { return Ok(()) };
         let sender = drafts::sender(store, key.channel_type(), Some(self.channel), uid).map_err(refuse)?;
         let target = Target {
@@ -144,17 +152,26 @@ impl Subject {
             has_allow_list: self.has_allow_list,
         };
         authorise_send(target, sender, Standing::Client)?;
-        received(store, key, Some(self.channel), uid)?.verdict(Standing::Client)
+        // As for sends, nothing that the other user decided holds for a system user.
+        if sender.is_system {
+            return Ok(());
+        }
+        received(store, key, Some(self.channel), uid, contacts_only)?.verdict(Standing::Client)
     }
 }
 
 /// What the other user of a person channel lets this one do.
-fn received(store: &dyn Store, key: &ChannelKey, channel: Option<ChannelNo>, uid: &Uid) -> Result<Received, Refusal> {
+fn received(
+    store: &dyn Store,
+    key: &ChannelKey,
+    channel: Option<ChannelNo>,
+    uid: &Uid,
+    contacts_only: bool,
+) -> Result<Received, Refusal> {
     match key.pair() {
         Some((a, b)) if a != b => {
             let peer = if a == *uid { b } else { a };
-            // Who is a contact decides about new messages only.
-            drafts::receive(store, channel, (&peer, uid), false, false).map_err(refuse)
+            drafts::receive(store, channel, (&peer, uid), false, contacts_only).map_err(refuse)
         }
         _ => Ok(Received::OPEN),
     }
@@ -206,7 +223,7 @@ fn plan_edit(
     let subject = subject(store, actor, key, seq)?;
     authorise_edit(subject.actor, subject.is_of(actor), subject.age_s(now_ms), limits.edit_within_s)?;
     subject.require_live()?;
-    subject.require_writable(store, actor, key)?;
+    subject.require_writable(store, actor, key, limits.contacts_only)?;
     let (standing, by) = match actor {
         Reader::User(uid) => (Standing::Client, Some(uid.clone())),
         Reader::Trusted => (Standing::Trusted, None),
@@ -242,7 +259,7 @@ fn plan_react(
     }
     if reaction.is_some() {
         // Taking a reaction back is open to whoever may still read it.
-        subject.require_writable(store, &actor, key)?;
+        subject.require_writable(store, &actor, key, limits.contacts_only)?;
         if before.is_none() && reactions.len() >= limits.reactions_max {
             return Err(Refusal::TooMany { what: "reactions", max: limits.reactions_max });
         }

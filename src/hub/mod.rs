@@ -47,6 +47,7 @@ pub mod sessions;
 pub mod shard;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod traffic;
 
 use administration::AdminOp;
 use broker::{Broker, Home, SingleNode};
@@ -588,6 +589,11 @@ impl Hub {
     pub async fn put_key(&self, key: ApiKey) -> Result<(), Refusal> {
         self.refuse_draining()?;
         self.commit(None, Record::ApiKey(key).into(), (0, 0)).await.map(drop)
+    }
+
+    /// The API key of a secret, also a revoked one.
+    pub fn api_key(&self, secret: &CredentialHash) -> Option<ApiKey> {
+        self.shared.store.api_key(secret)
     }
 
     /// All API keys, revoked ones too.

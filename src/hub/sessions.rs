@@ -4,6 +4,7 @@
 //! fences every removal: what is told to a session that has gone meets nobody. No guard of the map lives across a call out,
 //! so whoever watches may hear of two changes in another order than they happened: each carries its number.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -90,14 +91,58 @@ impl Entry {
 /// A session as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Online {
-    /// The session.
-    pub session: SessionId,
+    /// Where it is.
+    pub place: SessionPlace,
     /// Its user.
     pub uid: Uid,
     /// Its device kind.
     pub device_flag: DeviceFlag,
     /// Its device.
     pub device_id: Arc<str>,
+}
+
+/// What has passed in one direction of a session's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// Messages: sent by its client, delivered to it.
+    pub messages: u32,
+    /// Bytes of their payloads, and outwards of the names around them, about.
+    pub message_bytes: u64,
+    /// Frames or packets of any kind.
+    pub packets: u32,
+    /// Bytes of the socket.
+    pub bytes: u64,
+}
+
+impl Passed {
+    /// Adds what has passed since.
+    pub fn add(&mut self, more: Self) {
+        self.messages = self.messages.saturating_add(more.messages);
+        self.message_bytes = self.message_bytes.saturating_add(more.message_bytes);
+        self.packets = self.packets.saturating_add(more.packets);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
+
+/// A session's connection as operators see it. Counts begin with the session and stop at their largest value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic {
+    /// Whose.
+    pub session: SessionId,
+    /// The client's address, which a trusted proxy may have told; port 0 where it told none. `None`: it has hung up.
+    pub client: Option<SocketAddr>,
+    /// Version of WKProto; 0: another protocol.
+    pub version: u8,
+    /// When it began, Unix milliseconds.
+    pub began_ms: u64,
+    /// When its client was last heard, Unix milliseconds.
+    pub heard_ms: u64,
+    /// Bytes that wait for its socket, about.
+    pub pending_bytes: usize,
+    /// From its client.
+    pub received: Passed,
+    /// To its client.
+    pub sent: Passed,
 }
 
 /// What a new session meant for the others of its user.
@@ -251,7 +296,7 @@ impl Sessions {
             let entries = self.by_uid.get(uid.as_str())?;
             let entry = entries.iter().find(|entry| entry.place.session == session)?;
             let (device_flag, device_id) = (entry.device.flag, entry.device.id.clone());
-            Some(Online { session, device_flag, device_id, uid: uid.clone() })
+            Some(Online { place: entry.place, device_flag, device_id, uid: uid.clone() })
         });
         (page.collect(), total)
     }

@@ -16,7 +16,7 @@ use foldhash::HashMap;
 use protocol::close::CloseReason;
 use protocol::ids::{ChannelKey, ChannelType, ClientMsgNo, DeviceFlag, MessageId, MessageSeq, Uid, Version};
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::Shared;
 use super::broker::Home;
@@ -25,7 +25,7 @@ use super::delivery::{Change, Delivery, LotNews, News, Side, Signal};
 use super::inbox::Inbox;
 use super::outbox::{Control, Live, Outbox, Peer};
 use super::sequencer::{JobAnswer, LaneJob, Lanes, Outcome, Passing, Turn, Work, busy};
-use super::sessions::{Device, SessionId, SessionPlace};
+use super::sessions::{Device, SessionId, SessionPlace, Traffic};
 use crate::domain::message::Durability;
 use crate::domain::refusal::Refusal;
 use crate::store::{ChannelNo, StoreError};
@@ -121,6 +121,14 @@ pub enum ShardEvent {
     },
     /// Close every session: the server shuts down.
     CloseAll(CloseReason),
+    /// Say what sessions of this shard have carried. For whoever runs the shard and has their sockets; sessions that have
+    /// gone are left out.
+    Describe {
+        /// Which.
+        places: Vec<SessionPlace>,
+        /// Where to.
+        reply: oneshot::Sender<Vec<Traffic>>,
+    },
 }
 
 /// A session before its groups are known: remembers what changed meanwhile.
@@ -507,6 +515,8 @@ impl Shard {
                     mark(&mut self.dirty, at as u32, slot);
                 }
             }
+            // A shard without sockets has carried nothing.
+            ShardEvent::Describe { .. } => {}
         }
     }
 

@@ -843,6 +843,10 @@ impl Store for DurableStore {
         self.inner.read(|view| view.token_owners(token))
     }
 
+    fn api_key(&self, secret: &CredentialHash) -> Option<ApiKey> {
+        self.inner.view().api_key(secret)
+    }
+
     fn api_keys(&self) -> Vec<ApiKey> {
         self.inner.view().api_keys()
     }

@@ -577,6 +577,10 @@ impl Store for MemoryStore {
         Ok(held.map(|((uid, flag), (level, _))| (uid.clone(), DeviceFlag(*flag), *level)).collect())
     }
 
+    fn api_key(&self, secret: &CredentialHash) -> Option<ApiKey> {
+        self.state.read().keys.values().find(|key| key.secret == *secret).cloned()
+    }
+
     fn api_keys(&self) -> Vec<ApiKey> {
         self.state.read().keys.values().cloned().collect()
     }

@@ -678,6 +678,8 @@ pub trait Store: Send + Sync + 'static {
     fn user_known(&self, uid: &Uid) -> Result<bool>;
     /// Who holds this token. Empty: nobody. One row at most.
     fn token_owners(&self, token: &CredentialHash) -> Result<Vec<(Uid, DeviceFlag, u8)>>;
+    /// The API key of this secret, also a revoked one. No I/O.
+    fn api_key(&self, secret: &CredentialHash) -> Option<ApiKey>;
     /// All API keys, revoked ones too. No I/O.
     fn api_keys(&self) -> Vec<ApiKey>;
     /// Whether a user is a system user. No I/O.

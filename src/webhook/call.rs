@@ -5,8 +5,11 @@
 //! beginning.
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{Request, Uri};
@@ -15,13 +18,16 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use sha2::Sha256;
 
-use super::endpoint::Event;
+use super::endpoint::{EndpointSpec, Event, OldKey};
 
 /// The time of the call, Unix seconds, as signed.
 pub const TIMESTAMP_HEADER: &str = "x-chinwag-timestamp";
-/// `v1=` and the signature in hexadecimal digits.
+/// `v1=` and the signature in hexadecimal digits; with several keys one after the other, a comma between.
 pub const SIGNATURE_HEADER: &str = "x-chinwag-signature";
 /// Bytes of an answer that are read; a longer one costs its connection.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -67,30 +73,61 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Where calls go.
-#[derive(Debug, Clone)]
+/// Where calls go, and who signs them.
+#[derive(Clone)]
 pub struct Target {
     uri: Uri,
-    secret: Option<Bytes>,
+    secret: Option<Arc<str>>,
+    old_keys: Arc<[OldKey]>,
     timeout: Duration,
 }
 
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
 impl Target {
-    /// The target of an event; `url` was checked by [`super::endpoint::EndpointSpec::check`].
+    /// The target of an event of an endpoint, which was checked by [`EndpointSpec::check`].
     ///
     /// # Errors
     /// The address with the event's name is none.
-    pub fn new(
-        url: &str,
-        event: Event,
-        secret: Option<&str>,
-        timeout: Duration,
-    ) -> Result<Self, http::uri::InvalidUri> {
-        let url = url.split('#').next().unwrap_or(url);
+    pub fn new(spec: &EndpointSpec, event: Event, timeout: Duration) -> Result<Self, http::uri::InvalidUri> {
+        let url = spec.url.split('#').next().unwrap_or(&spec.url);
         let joint = if url.contains('?') { '&' } else { '?' };
         let uri = format!("{url}{joint}event={}", event.name()).parse()?;
-        Ok(Self { uri, secret: secret.map(|secret| Bytes::copy_from_slice(secret.as_bytes())), timeout })
+        Ok(Self {
+            uri,
+            secret: spec.secret.as_deref().map(Arc::from),
+            old_keys: spec.old_keys.as_slice().into(),
+            timeout,
+        })
     }
+
+    /// One signature per key that signs at this time, the present key's first; `None`: it has none.
+    fn signatures(&self, now_s: u64, event: Event, body: &[u8]) -> Option<String> {
+        let old = self.old_keys.iter().filter(|key| key.signs_at(now_s.saturating_mul(1_000)));
+        let keys = self.secret.iter().map(|key| &**key).chain(old.map(|key| key.secret.as_str()));
+        let all: Vec<String> =
+            keys.map(|key| format!("v1={}", signature(key.as_bytes(), now_s, event.name(), body))).collect();
+        (!all.is_empty()).then(|| all.join(","))
+    }
+}
+
+/// The authorities of a file in PEM, for endpoints whose certificates none of the system's has signed.
+///
+/// # Errors
+/// It cannot be read, or holds no certificate, or one that is none of an authority.
+pub fn authorities_of(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = read.with_context(|| format!("webhook.ca_file = {} cannot be read", file.display()))?;
+    anyhow::ensure!(!found.is_empty(), "webhook.ca_file = {} holds no certificate in PEM", file.display());
+    for certificate in &found {
+        let added = RootCertStore::empty().add(certificate.clone());
+        added.with_context(|| format!("webhook.ca_file = {} holds what is no certificate", file.display()))?;
+    }
+    Ok(found)
 }
 
 /// Makes calls and keeps connections. Cheap to clone.
@@ -100,22 +137,25 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client with the system's certificates, or those of the file that `SSL_CERT_FILE` names. Without any, `https`
-    /// endpoints cannot be verified and are not reached; `http` ones are.
+    /// A client that trusts the system's authorities, or those of the file that `SSL_CERT_FILE` names, and `more`. Without
+    /// any, `https` endpoints cannot be verified and are not reached; `http` ones are.
     #[must_use]
-    pub fn with_system_roots() -> Self {
+    pub fn new(more: &[CertificateDer<'static>]) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots();
-        let https = match tls {
-            Ok(tls) => tls.https_or_http().enable_http1().wrap_connector(tcp),
-            Err(error) => {
-                tracing::warn!(%error, "no certificates on this system: https webhooks cannot be verified and will fail");
-                let none = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(without_roots());
-                none.https_or_http().enable_http1().wrap_connector(tcp)
-            }
-        };
+        let system = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(system.certs);
+        roots.add_parsable_certificates(more.iter().cloned());
+        if roots.is_empty() {
+            let errors: Vec<String> = system.errors.iter().map(ToString::to_string).collect();
+            let error = errors.join("; ");
+            tracing::warn!(error, "no certificates on this system: https webhooks cannot be verified and will fail");
+        }
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls);
+        let https = https.https_or_http().enable_http1().wrap_connector(tcp);
         let pool = Pool::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
@@ -139,10 +179,8 @@ impl Client {
         let mut request = Request::post(target.uri.clone())
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::USER_AGENT, concat!("chinwag/", env!("CARGO_PKG_VERSION")));
-        if let Some(secret) = &target.secret {
-            request = request
-                .header(TIMESTAMP_HEADER, now_s)
-                .header(SIGNATURE_HEADER, format!("v1={}", signature(secret, now_s, event.name(), &body)));
+        if let Some(signatures) = target.signatures(now_s, event, &body) {
+            request = request.header(TIMESTAMP_HEADER, now_s).header(SIGNATURE_HEADER, signatures);
         }
         let request = request.body(Full::new(body)).map_err(|error| Failure::Unreachable(error.to_string()))?;
         let answer = self.pool.request(request).await.map_err(|error| Failure::Unreachable(causes_of(&error)))?;
@@ -159,10 +197,6 @@ impl Client {
         let shown = shown.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect();
         Err(Failure::Answered { status, text: shown })
     }
-}
-
-fn without_roots() -> rustls::ClientConfig {
-    rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
 }
 
 fn causes_of(error: &dyn std::error::Error) -> String {
@@ -213,6 +247,7 @@ pub(super) fn chance() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn the_signature_is_what_openssl_says() {
@@ -221,6 +256,43 @@ mod tests {
             signature(b"0123456789abcdef", 1_700_000_000, "msg.notify", b"[]"),
             "439b584a32feeba9a4778a26aa873ffd3b4c2da97ebd31341c4f4b8feac34392",
         );
+    }
+
+    fn spec(url: &str, secret: Option<&str>) -> EndpointSpec {
+        let config = config::Webhook { url: url.to_owned(), ..config::Webhook::default() };
+        EndpointSpec::of_config(&config, secret.map(str::to_owned).into_iter().collect()).expect("an endpoint")
+    }
+
+    #[test]
+    fn every_key_that_is_in_force_signs_and_the_present_one_first() {
+        let mut spec = spec("http://a.test/h", Some("0123456789abcdef"));
+        let signed = |spec: &EndpointSpec, now_s| {
+            let target = Target::new(spec, Event::Notify, Duration::ZERO).expect("an address");
+            target.signatures(now_s, Event::Notify, b"[]")
+        };
+        let by = |key: &str, now_s| format!("v1={}", signature(key.as_bytes(), now_s, "msg.notify", b"[]"));
+        assert_eq!(signed(&spec, 7), Some(by("0123456789abcdef", 7)));
+        spec.rotate("a new key of the test".to_owned(), 9_000);
+        assert_eq!(signed(&spec, 8), Some([by("a new key of the test", 8), by("0123456789abcdef", 8)].join(",")));
+        assert_eq!(signed(&spec, 9), Some(by("a new key of the test", 9)));
+        (spec.secret, spec.old_keys) = (None, Vec::new());
+        assert_eq!(signed(&spec, 7), None);
+    }
+
+    #[test]
+    fn a_file_of_authorities_that_holds_none_is_named() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("ca.pem");
+        let not = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (text, why) in
+            [(None, "cannot be read"), (Some(""), "holds no certificate"), (Some(not), "is no certificate")]
+        {
+            if let Some(text) = text {
+                std::fs::write(&file, text).expect("written");
+            }
+            let error = authorities_of(&file).expect_err("none").to_string();
+            assert!(error.contains(why) && error.contains("ca.pem"), "{error}");
+        }
     }
 
     #[test]
@@ -236,7 +308,10 @@ mod tests {
 
     #[test]
     fn the_event_joins_the_query_that_is_there() {
-        let target = |url| Target::new(url, Event::Offline, None, Duration::ZERO).expect("an address").uri.to_string();
+        let target = |url| {
+            let spec = spec(url, None);
+            Target::new(&spec, Event::Offline, Duration::ZERO).expect("an address").uri.to_string()
+        };
         assert_eq!(target("http://a.test/h"), "http://a.test/h?event=msg.offline");
         assert_eq!(target("http://a.test"), "http://a.test/?event=msg.offline");
         assert_eq!(target("http://a.test/h?k=1#x"), "http://a.test/h?k=1&event=msg.offline");

@@ -240,13 +240,16 @@ impl Cursor {
     /// # Errors
     /// It could not be written; it holds until the next start.
     pub async fn pause(&self, context: &Context, paused: bool) -> Result<(), Refusal> {
-        {
-            let mut state = self.state.lock();
-            state.paused = paused;
-            state.failing.clear();
-            self.next_turn(state.moved);
-        }
+        self.state.lock().paused = paused;
+        self.again();
         self.keep(context).await.map_err(refuse)
+    }
+
+    /// What was tried in vain is tried again at once: the endpoint is not what it was.
+    pub fn again(&self) {
+        let mut state = self.state.lock();
+        state.failing.clear();
+        self.next_turn(state.moved);
     }
 
     /// Writes the position.

@@ -160,7 +160,15 @@ impl Disk {
     /// # Errors
     /// I/O.
     pub fn forget(&self, name: &str) -> Result<(), DiskError> {
-        for event in Event::ALL {
+        self.forget_events(name, &Event::ALL)
+    }
+
+    /// Removes what is kept of some of an endpoint's events.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn forget_events(&self, name: &str, events: &[Event]) -> Result<(), DiskError> {
+        for event in events.iter().copied() {
             for file in [self.position_file(name, event), self.dead_file(name, event)] {
                 match fs::remove_file(&file) {
                     Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(DiskError { file, source }),

@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use protocol::ids::Version;
+use rustls::pki_types::CertificateDer;
 use tokio::runtime::{Handle, Runtime};
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::clock;
 use crate::config;
 use crate::domain::message::Message;
 use crate::domain::refusal::Refusal;
@@ -36,14 +38,16 @@ pub mod endpoint;
 mod notify;
 mod offline;
 mod presence;
+mod running;
 
-use call::{Client, Target};
+use call::Client;
 pub use cursor::Failing;
 use cursor::{Cursor, Lag, State};
 pub use disk::DeadLetter;
 use disk::Disk;
-use endpoint::{CONFIG_NAME, EndpointSpec, Event};
-use presence::{OnlineStatus, QueueStatus, SessionQueue, Watchers};
+use endpoint::{CONFIG_NAME, Change, EndpointSpec, Event};
+use presence::{QueueStatus, Watchers};
+use running::{LAST_CALLS, Plan, Running};
 
 /// Most endpoints.
 pub const ENDPOINTS_MAX: usize = 32;
@@ -58,6 +62,8 @@ struct Context {
     hub: Hub,
     metrics: Arc<Metrics>,
     client: OnceLock<Client>,
+    /// Of `webhook.ca_file`, beside the system's.
+    authorities: OnceLock<Vec<CertificateDer<'static>>>,
     disk: Disk,
     show: ShowMessage,
     retry_max: Duration,
@@ -66,18 +72,8 @@ struct Context {
 impl Context {
     /// Made at the first call, which reads the system's certificates.
     fn client(&self) -> &Client {
-        self.client.get_or_init(Client::with_system_roots)
+        self.client.get_or_init(|| Client::new(self.authorities.get().map_or(&[], Vec::as_slice)))
     }
-}
-
-/// One endpoint at work.
-#[derive(Debug)]
-struct Running {
-    spec: EndpointSpec,
-    cursors: Vec<Arc<Cursor>>,
-    sessions: Option<Arc<SessionQueue>>,
-    stop: tokio::sync::watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
 }
 
 /// The handle of the room. Cheap to clone.
@@ -175,7 +171,8 @@ impl Webhooks {
     pub fn new(hub: Hub, config: &config::Webhook, data_dir: &Path, metrics: Arc<Metrics>, show: ShowMessage) -> Self {
         let disk = Disk::new(data_dir);
         let retry_max = Duration::from_millis(config.retry_max_ms);
-        let context = Arc::new(Context { hub, metrics, client: OnceLock::new(), disk, show, retry_max });
+        let (client, authorities) = (OnceLock::new(), OnceLock::new());
+        let context = Arc::new(Context { hub, metrics, client, authorities, disk, show, retry_max });
         let inner = Inner {
             context,
             config: config.clone(),
@@ -187,106 +184,72 @@ impl Webhooks {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Starts all endpoints: the configuration's and those made by the admin API. `secret`: the signing key of the former.
+    /// Starts all endpoints: the configuration's and those made by the admin API. `keys`: the signing key of the former, and
+    /// those before it that sign too.
     ///
     /// # Errors
     /// An endpoint of the configuration that cannot be called, or files that cannot be used.
-    pub async fn start(&self, secret: Option<String>) -> anyhow::Result<()> {
+    pub async fn start(&self, keys: Vec<String>) -> anyhow::Result<()> {
         let context = &self.inner.context;
+        if let Some(file) = self.inner.config.ca_file() {
+            // Only the first start of a process finds it empty.
+            let _ = context.authorities.set(call::authorities_of(file)?);
+        }
         let disk = context.disk.clone();
         let mut specs = tokio::task::spawn_blocking(move || disk.endpoints()).await??;
         specs.retain(|spec| spec.name != CONFIG_NAME);
-        if let Some(spec) = EndpointSpec::of_config(&self.inner.config, secret) {
+        if let Some(spec) = EndpointSpec::of_config(&self.inner.config, keys) {
             spec.check().map_err(|refusal| anyhow::anyhow!("the endpoint of webhook.url: {refusal}"))?;
             specs.push(spec);
         }
         context.hub.shared().sessions.watch(self.inner.watchers.clone());
         for spec in specs {
             let name = spec.name.clone();
-            let begun = self.begin(spec, context.hub.version()).await;
-            begun.map_err(|error| error.context(format!("webhook endpoint {name}")))?;
+            let plan = Plan::new(context, &self.inner.config, spec, &[], context.hub.version()).await;
+            let plan = plan.map_err(|error| error.context(format!("webhook endpoint {name}")))?;
+            self.begin(plan, &self.inner.runtime()?);
         }
         Ok(())
     }
 
-    /// Opens the cursors of an endpoint and starts its workers.
-    async fn begin(&self, spec: EndpointSpec, from: Version) -> anyhow::Result<()> {
-        let inner = &self.inner;
-        let terms = spec.terms(&inner.config);
-        let runtime = inner.runtime()?;
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let mut running = Running { spec, cursors: Vec::new(), sessions: None, stop, tasks: Vec::new() };
+    /// Starts the workers of a new endpoint.
+    fn begin(&self, plan: Plan, runtime: &Handle) {
+        let running = Running::begin(plan, &self.inner.context, &self.inner.watchers, runtime);
         let spec = &running.spec;
-        for event in Event::ALL.into_iter().filter(|event| spec.events.contains(event)) {
-            let target = Target::new(&spec.url, event, spec.secret.as_deref(), terms.timeout)?;
-            let (context, terms, namespace) = (inner.context.clone(), terms.clone(), spec.namespace.clone());
-            if event == Event::OnlineStatus {
-                let queue = Arc::new(SessionQueue::new(namespace, terms.sessions_queue_max));
-                running.sessions = Some(queue.clone());
-                let (name, stop) = (spec.name.clone(), stopped.clone());
-                let worker = OnlineStatus { context, queue, target, terms, name, stop };
-                running.tasks.push(runtime.spawn(worker.run()));
-                continue;
-            }
-            let (opened, name) = (context.clone(), spec.name.clone());
-            let cursor =
-                tokio::task::spawn_blocking(move || Cursor::open(&opened, &name, event, from)).await?.map(Arc::new)?;
-            running.cursors.push(cursor.clone());
-            running.tasks.push(if event == Event::Notify {
-                runtime.spawn(notify::Notify { context, cursor, target, terms, namespace }.run())
-            } else {
-                runtime.spawn(offline::Offline { context, cursor, target, terms, namespace }.run())
-            });
-        }
-        if let Some(queue) = &running.sessions {
-            inner.watchers.add(queue.clone());
-        }
         tracing::info!(
-            endpoint = running.spec.name,
-            url = running.spec.shown_url(),
-            signed = running.spec.secret.is_some(),
+            endpoint = spec.name,
+            url = spec.shown_url(),
+            signed = spec.secret.is_some(),
             "webhook endpoint"
         );
-        inner.running.lock().insert(running.spec.name.clone(), running);
-        Ok(())
-    }
-
-    /// Lets an endpoint finish its calls, up to `deadline`, and writes its positions.
-    async fn end(&self, mut running: Running, deadline: tokio::time::Instant) {
-        let context = &self.inner.context;
-        if let Some(queue) = &running.sessions {
-            self.inner.watchers.remove(queue);
-        }
-        running.stop.send_replace(true);
-        running.cursors.iter().for_each(|cursor| cursor.stop());
-        for task in &mut running.tasks {
-            if tokio::time::timeout_at(deadline, &mut *task).await.is_err() {
-                task.abort();
-                let _ = task.await;
-            }
-        }
-        for cursor in &running.cursors {
-            if let Err(error) = cursor.keep(context).await {
-                tracing::warn!(endpoint = running.spec.name, %error, "the position was not written; a restart repeats calls");
-            }
-        }
+        self.inner.running.lock().insert(spec.name.clone(), running);
     }
 
     /// Ends all endpoints: calls in flight get their answers within `left`, positions are written.
     pub async fn drain(&self, left: Duration) {
-        let deadline = tokio::time::Instant::now() + left;
+        let deadline = Instant::now() + left;
         let mut changing = self.inner.changing.lock().await;
         *changing = true;
         let running = std::mem::take(&mut *self.inner.running.lock());
         let mut ends = tokio::task::JoinSet::new();
         for (_, running) in running {
-            let webhooks = self.clone();
-            ends.spawn(async move { webhooks.end(running, deadline).await });
+            let inner = self.inner.clone();
+            let streams = running.into_streams();
+            ends.spawn(async move { running::end(streams, &inner.context, &inner.watchers, deadline).await });
         }
         while ends.join_next().await.is_some() {}
         if let Some(runtime) = self.inner.runtime.lock().take() {
             runtime.shutdown_background();
         }
+    }
+
+    /// Leave to change which endpoints there are or what one is: one after the other, and not while the server drains.
+    async fn leave_to_change(&self) -> Result<tokio::sync::MutexGuard<'_, bool>, Refusal> {
+        let draining = self.inner.changing.lock().await;
+        if *draining {
+            return Err(Refusal::Draining { retry_after_ms: 2_000 });
+        }
+        Ok(draining)
     }
 
     /// Makes an endpoint. It is told from `from` on; `None`: of what comes from now on.
@@ -295,10 +258,7 @@ impl Webhooks {
     /// `Invalid` or `TooMany`, or it could not be stored.
     pub async fn create(&self, spec: EndpointSpec, from: Option<Version>) -> Result<EndpointStatus, Refusal> {
         spec.check()?;
-        let draining = self.inner.changing.lock().await;
-        if *draining {
-            return Err(Refusal::Draining { retry_after_ms: 2_000 });
-        }
+        let _leave = self.leave_to_change().await?;
         if spec.name == CONFIG_NAME {
             return Err(Refusal::invalid("name", "is the name of the configuration's endpoint"));
         }
@@ -315,12 +275,80 @@ impl Webhooks {
         // What an endpoint of this name left behind a crash is not this one's.
         self.on_disk(move |disk| disk.forget(&name)).await?;
         let name = spec.name.clone();
-        self.begin(spec, from).await.map_err(|error| {
-            tracing::error!(endpoint = name, %error, "the endpoint cannot be made");
-            Refusal::Internal
-        })?;
-        self.put_endpoints().await?;
+        let plan = Plan::new(&self.inner.context, &self.inner.config, spec, &[], from).await;
+        let plan = plan.map_err(|error| cannot_be(&name, &error))?;
+        let runtime = self.inner.runtime().map_err(|error| cannot_be(&name, &error.into()))?;
+        self.put_endpoints(Some(&plan.spec)).await?;
+        self.begin(plan, &runtime);
         self.status_of(&name).await
+    }
+
+    /// Changes what an endpoint is; its positions stay. An event it is newly told of begins at `from`, `None`: with what
+    /// comes from now on; of one it is not told of any more everything kept is removed. What failed is tried again at once.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid`, also for the configuration's; it could not be stored, and is as it was.
+    pub async fn change(&self, name: &str, change: Change, from: Option<Version>) -> Result<EndpointStatus, Refusal> {
+        self.change_spec(name, from, |spec| spec.change(change)).await
+    }
+
+    /// Signs an endpoint's calls with another key, beside which the present one signs too until `old_until_ms`, Unix
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// As [`Webhooks::change`]; `TooMany` when too many older ones still sign.
+    pub async fn rotate(&self, name: &str, secret: String, old_until_ms: u64) -> Result<EndpointStatus, Refusal> {
+        self.change_spec(name, None, |spec| spec.rotate(secret, old_until_ms)).await
+    }
+
+    /// Ends the time of an endpoint's older keys: calls are signed with the present one only.
+    ///
+    /// # Errors
+    /// As [`Webhooks::change`].
+    pub async fn retire(&self, name: &str) -> Result<EndpointStatus, Refusal> {
+        self.change_spec(name, None, |spec| spec.old_keys.clear()).await
+    }
+
+    async fn change_spec(
+        &self,
+        name: &str,
+        from: Option<Version>,
+        change: impl FnOnce(&mut EndpointSpec) + Send,
+    ) -> Result<EndpointStatus, Refusal> {
+        let _leave = self.leave_to_change().await?;
+        let Inner { context, config, watchers, .. } = &*self.inner;
+        let before = self.inner.running.lock().get(name).map(|running| running.spec.clone()).ok_or_else(not_found)?;
+        if name == CONFIG_NAME {
+            return Err(Refusal::invalid("name", "is the configuration's endpoint: change it there"));
+        }
+        let mut spec = before.clone();
+        change(&mut spec);
+        spec.forget_old_keys(clock::now_ms());
+        spec.check()?;
+        let differs = |one: &EndpointSpec, other: &EndpointSpec| -> Vec<Event> {
+            one.events.iter().copied().filter(|event| !other.events.contains(event)).collect()
+        };
+        let (added, gone) = (differs(&spec, &before), differs(&before, &spec));
+        // What was left of an event when it was told before is not this one's.
+        let of = name.to_owned();
+        self.on_disk(move |disk| disk.forget_events(&of, &added)).await?;
+        let from = from.unwrap_or_else(|| context.hub.version());
+        let plan =
+            Plan::new(context, config, spec, &before.events, from).await.map_err(|error| cannot_be(name, &error))?;
+        let runtime = self.inner.runtime().map_err(|error| cannot_be(name, &error.into()))?;
+        // Positions first, then what the endpoint is, then its workers: a crash between them leaves the old or the new one.
+        self.put_endpoints(Some(&plan.spec)).await?;
+        let ended = match self.inner.running.lock().get_mut(name) {
+            Some(running) => running.change(plan, context, watchers, &runtime),
+            None => return Err(not_found()),
+        };
+        if !gone.is_empty() {
+            running::end(ended, context, watchers, Instant::now() + LAST_CALLS).await;
+            context.metrics.webhook_removed(name, &gone.iter().map(|event| event.name()).collect::<Vec<_>>());
+            let of = name.to_owned();
+            self.on_disk(move |disk| disk.forget_events(&of, &gone)).await?;
+        }
+        self.status_of(name).await
     }
 
     /// Removes an endpoint and everything kept of it.
@@ -328,28 +356,29 @@ impl Webhooks {
     /// # Errors
     /// `NotFound`; `Invalid` for the configuration's; it could not be stored.
     pub async fn remove(&self, name: &str) -> Result<(), Refusal> {
-        let draining = self.inner.changing.lock().await;
-        if *draining {
-            return Err(Refusal::Draining { retry_after_ms: 2_000 });
-        }
+        let _leave = self.leave_to_change().await?;
         if name == CONFIG_NAME {
             return Err(Refusal::invalid("name", "is the configuration's endpoint: take webhook.url away there"));
         }
         let Some(running) = self.inner.running.lock().remove(name) else { return Err(not_found()) };
-        self.inner.context.metrics.webhook_removed(name, &Event::ALL.map(Event::name));
+        let Inner { context, watchers, .. } = &*self.inner;
+        context.metrics.webhook_removed(name, &Event::ALL.map(Event::name));
         // Its calls in flight may end; it was not asked to be told any more.
-        self.end(running, tokio::time::Instant::now() + Duration::from_secs(1)).await;
-        self.put_endpoints().await?;
+        running::end(running.into_streams(), context, watchers, Instant::now() + LAST_CALLS).await;
+        self.put_endpoints(None).await?;
         let name = name.to_owned();
         self.on_disk(move |disk| disk.forget(&name)).await
     }
 
-    async fn put_endpoints(&self) -> Result<(), Refusal> {
-        let specs = {
+    /// Writes what the endpoints are, with one that is new or `changed`.
+    async fn put_endpoints(&self, changed: Option<&EndpointSpec>) -> Result<(), Refusal> {
+        let mut specs: BTreeMap<String, EndpointSpec> = {
             let running = self.inner.running.lock();
-            running.values().map(|running| running.spec.clone()).filter(|spec| spec.name != CONFIG_NAME).collect()
+            running.iter().map(|(name, running)| (name.clone(), running.spec.clone())).collect()
         };
-        self.on_disk(move |disk| disk.put_endpoints(specs)).await
+        specs.extend(changed.map(|spec| (spec.name.clone(), spec.clone())));
+        specs.remove(CONFIG_NAME);
+        self.on_disk(move |disk| disk.put_endpoints(specs.into_values().collect())).await
     }
 
     async fn on_disk(
@@ -387,11 +416,13 @@ impl Webhooks {
     /// # Errors
     /// `NotFound`, or the log cannot be read.
     pub async fn status_of(&self, name: &str) -> Result<EndpointStatus, Refusal> {
-        let (spec, cursors, sessions) = {
+        let (mut spec, cursors, sessions) = {
             let running = self.inner.running.lock();
             let found = running.get(name).ok_or_else(not_found)?;
-            (found.spec.clone(), found.cursors.clone(), found.sessions.clone())
+            let cursors: Vec<_> = found.cursors().cloned().collect();
+            (found.spec.clone(), cursors, found.sessions().cloned())
         };
+        spec.forget_old_keys(clock::now_ms());
         let mut streams = Vec::new();
         for cursor in cursors {
             let State { position, paused, failing, attempts, failures, told, lost, .. } = cursor.state();
@@ -430,7 +461,7 @@ impl Webhooks {
         let running = self.inner.running.lock();
         let found = running.get(name).ok_or_else(not_found)?;
         let wanted = |cursor: &&Arc<Cursor>| event.is_none_or(|event| cursor.event == event);
-        let cursors: Vec<_> = found.cursors.iter().filter(wanted).cloned().collect();
+        let cursors: Vec<_> = found.cursors().filter(wanted).cloned().collect();
         if cursors.is_empty() {
             return Err(Refusal::invalid("event", "is none that this endpoint follows in the log"));
         }
@@ -498,6 +529,12 @@ impl Webhooks {
         }
         Ok(count)
     }
+}
+
+/// Says in the operator's log why an endpoint cannot be what it was asked to be.
+fn cannot_be(name: &str, error: &anyhow::Error) -> Refusal {
+    tracing::error!(endpoint = name, error = format!("{error:#}"), "the endpoint cannot be made or changed");
+    Refusal::Internal
 }
 
 fn not_found() -> Refusal {

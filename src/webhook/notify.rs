@@ -10,9 +10,10 @@ use bytes::Bytes;
 use protocol::ids::Version;
 use tokio::time::Instant;
 
-use super::call::{Failure, Target, backoff, chance};
+use super::call::{Failure, backoff, chance};
 use super::cursor::{Ahead, Cursor};
-use super::endpoint::{Event, Terms};
+use super::endpoint::Event;
+use super::running::Live;
 use super::{Context, body};
 use crate::clock;
 use crate::domain::message::Message;
@@ -25,8 +26,7 @@ const SPLIT_AFTER: u32 = 3;
 pub(super) struct Notify {
     pub context: Arc<Context>,
     pub cursor: Arc<Cursor>,
-    pub target: Target,
-    pub terms: Terms,
+    pub live: Live,
     pub namespace: Option<String>,
 }
 
@@ -43,17 +43,17 @@ impl Notify {
     /// Tells until the server drains.
     pub async fn run(self) {
         let mut ahead = Ahead::default();
-        let mut size = self.terms.batch_max;
+        let mut size = self.live.terms().batch_max;
         let mut trouble = Trouble::default();
         let mut last_call: Option<Instant> = None;
         let mut begun_in = None;
         while let Some(turn) = self.cursor.next(&self.context, &mut ahead).await {
             let turn = Some(turn);
             if begun_in != turn {
-                (size, trouble, begun_in) = (self.terms.batch_max, Trouble::default(), turn);
+                (size, trouble, begun_in) = (self.live.terms().batch_max, Trouble::default(), turn);
             }
             let is_full = ahead.queue.len() >= size || !ahead.is_all();
-            if let Some(wait) = last_call.map(|at| self.terms.push_interval.saturating_sub(at.elapsed()))
+            if let Some(wait) = last_call.map(|at| self.live.terms().push_interval.saturating_sub(at.elapsed()))
                 && !is_full
                 && wait > Duration::ZERO
                 && trouble.failures == 0
@@ -65,7 +65,7 @@ impl Notify {
                     continue;
                 }
             }
-            let batch = ahead.first(size, self.terms.batch_bytes_max);
+            let batch = ahead.first(size, self.live.terms().batch_bytes_max);
             last_call = Some(Instant::now());
             let failure = match self.tell(&batch).await {
                 Ok(()) => {
@@ -73,7 +73,7 @@ impl Notify {
                     if self.cursor.advance(turn, last.version, batch.len()) {
                         ahead.queue.drain(..batch.len());
                         self.cursor.is_well(Version::ZERO);
-                        (trouble, size) = (Trouble::default(), (size * 2).min(self.terms.batch_max));
+                        (trouble, size) = (Trouble::default(), (size * 2).min(self.live.terms().batch_max));
                     }
                     continue;
                 }
@@ -83,7 +83,7 @@ impl Notify {
             trouble.answered += u32::from(failure.may_be_the_content());
             // The next call is made with the same messages.
             size = batch.len().max(1);
-            let max = self.terms.dead_after_attempts;
+            let max = self.live.terms().dead_after_attempts;
             if size == 1 && max > 0 && trouble.answered >= max && self.park(&batch, trouble.answered, &failure).await {
                 if let Some(last) = batch.last()
                     && self.cursor.advance(turn, last.version, 1)
@@ -97,7 +97,7 @@ impl Notify {
             if size > 1 && trouble.answered >= SPLIT_AFTER {
                 (size, trouble.answered) = (size.div_ceil(2), 0);
             }
-            let wait = backoff(trouble.failures, self.terms.retry_max, chance());
+            let wait = backoff(trouble.failures, self.live.terms().retry_max, chance());
             self.cursor.failed(Version::ZERO, trouble.failures, &failure, wait);
             self.cursor.wait(turn, wait).await;
         }
@@ -123,7 +123,7 @@ impl Notify {
 
     async fn call(&self, body: Bytes) -> Result<(), Failure> {
         let now_s = clock::now_ms() / 1_000;
-        let outcome = self.context.client().call(&self.target, Event::Notify, body, now_s).await;
+        let outcome = self.context.client().call(&self.live.target(), Event::Notify, body, now_s).await;
         self.cursor.called(&self.context, outcome.is_err());
         outcome
     }

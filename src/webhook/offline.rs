@@ -12,9 +12,10 @@ use protocol::ids::Version;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::call::{Failure, Target, backoff, chance};
+use super::call::{Failure, backoff, chance};
 use super::cursor::{Ahead, Cursor, Turn};
-use super::endpoint::{Event, Terms};
+use super::endpoint::Event;
+use super::running::Live;
 use super::{Context, body};
 use crate::clock;
 use crate::domain::message::{Message, MessageState};
@@ -28,8 +29,7 @@ const WINDOW_MAX: usize = 256;
 pub(super) struct Offline {
     pub context: Arc<Context>,
     pub cursor: Arc<Cursor>,
-    pub target: Target,
-    pub terms: Terms,
+    pub live: Live,
     pub namespace: Option<String>,
 }
 
@@ -47,14 +47,14 @@ impl Offline {
         let mut ahead = Ahead::default();
         while let Some(turn) = self.cursor.next(&self.context, &mut ahead).await {
             let turn = Some(turn);
-            let batch = ahead.first(WINDOW_MAX, self.terms.batch_bytes_max);
+            let batch = ahead.first(WINDOW_MAX, self.live.terms().batch_bytes_max);
             let messages = match self.context.hub.messages_of(batch.clone()).await {
                 Ok(messages) => {
                     self.cursor.is_well(Version::ZERO);
                     messages
                 }
                 Err(refusal) => {
-                    let wait = backoff(1, self.terms.retry_max, chance());
+                    let wait = backoff(1, self.live.terms().retry_max, chance());
                     self.cursor.failed(Version::ZERO, 1, &format_args!("the messages cannot be read: {refusal}"), wait);
                     self.cursor.wait(turn, wait).await;
                     continue;
@@ -75,7 +75,7 @@ impl Offline {
         for (i, (logged, message)) in batch.into_iter().zip(messages).enumerate() {
             lanes.entry(logged.channel).or_default().push((i, message));
         }
-        let permits = Arc::new(Semaphore::new(self.terms.parallel_max));
+        let permits = Arc::new(Semaphore::new(self.live.terms().parallel_max));
         let mut tasks = JoinSet::new();
         for (_, lane) in lanes {
             let (worker, window, permits) = (self.clone(), window.clone(), permits.clone());
@@ -128,17 +128,17 @@ impl Offline {
                 // Behind a first call the others of this message must speak of the same users.
                 if told == 0 {
                     let (key, from) = (message.channel.clone(), message.from_uid.clone());
-                    absent = self.context.hub.absent(key, from, self.terms.absent).await.ok();
+                    absent = self.context.hub.absent(key, from, self.live.terms().absent).await.ok();
                 }
                 match &absent {
                     Some(uids) => {
                         let mut outcome = Ok(());
-                        for chunk in uids.chunks(self.terms.uids_per_call_max).skip(told) {
+                        for chunk in uids.chunks(self.live.terms().uids_per_call_max).skip(told) {
                             if self.cursor.turn() != turn {
                                 return false;
                             }
                             let uids: Vec<&str> = chunk.iter().map(|uid| uid.bare()).collect();
-                            outcome = match body::offline(&shown, &uids, self.terms.compress_above) {
+                            outcome = match body::offline(&shown, &uids, self.live.terms().compress_above) {
                                 Ok(body) => self.call(body).await,
                                 Err(error) => Err(Failure::Unreachable(error.to_string())),
                             };
@@ -161,7 +161,7 @@ impl Offline {
             };
             failures += 1;
             answered += u32::from(failure.may_be_the_content());
-            let max = self.terms.dead_after_attempts;
+            let max = self.live.terms().dead_after_attempts;
             if max > 0
                 && answered >= max
                 && self.cursor.park(&self.context, message, answered, &failure.to_string()).await
@@ -169,7 +169,7 @@ impl Offline {
                 self.cursor.is_well(message.message_id);
                 return true;
             }
-            let wait = backoff(failures, self.terms.retry_max, chance());
+            let wait = backoff(failures, self.live.terms().retry_max, chance());
             self.cursor.failed(message.message_id, failures, &failure, wait);
             if !self.cursor.wait(turn, wait).await {
                 return false;
@@ -179,7 +179,7 @@ impl Offline {
 
     async fn call(&self, body: bytes::Bytes) -> Result<(), Failure> {
         let now_s = clock::now_ms() / 1_000;
-        let outcome = self.context.client().call(&self.target, Event::Offline, body, now_s).await;
+        let outcome = self.context.client().call(&self.live.target(), Event::Offline, body, now_s).await;
         self.cursor.called(&self.context, outcome.is_err());
         outcome
     }

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::body;
-use super::call::{Failure, Target, backoff, chance};
+use super::call::{Failure, backoff, chance};
 use super::cursor::Failing;
-use super::endpoint::{Event, Terms};
+use super::endpoint::Event;
+use super::running::Live;
 use crate::clock;
 use crate::hub::sessions::{SessionChange, SessionId, SessionWatcher};
 
@@ -132,8 +133,7 @@ impl SessionQueue {
 pub(super) struct OnlineStatus {
     pub context: Arc<Context>,
     pub queue: Arc<SessionQueue>,
-    pub target: Target,
-    pub terms: Terms,
+    pub live: Live,
     pub name: String,
     pub stop: tokio::sync::watch::Receiver<bool>,
 }
@@ -154,16 +154,16 @@ impl OnlineStatus {
                 continue;
             }
             if let Some(at) = last_call
-                && self.queue.status().waiting < self.terms.batch_max
+                && self.queue.status().waiting < self.live.terms().batch_max
             {
-                let wait = self.terms.push_interval.saturating_sub(at.elapsed());
+                let wait = self.live.terms().push_interval.saturating_sub(at.elapsed());
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     _ = self.stop.wait_for(|stop| *stop) => {}
                 }
             }
             last_call = Some(Instant::now());
-            let changes = self.queue.take(self.terms.batch_max);
+            let changes = self.queue.take(self.live.terms().batch_max);
             self.tell(&changes).await;
         }
     }
@@ -173,16 +173,21 @@ impl OnlineStatus {
         let Ok(body) = body::online_status(&lines) else { return };
         for attempt in 1..=ATTEMPTS_MAX {
             let now_ms = clock::now_ms();
-            let outcome =
-                self.context.client().call(&self.target, Event::OnlineStatus, body.clone(), now_ms / 1_000).await;
+            let outcome = self
+                .context
+                .client()
+                .call(&self.live.target(), Event::OnlineStatus, body.clone(), now_ms / 1_000)
+                .await;
             self.context.metrics.webhook_called(&self.name, Event::OnlineStatus.name(), outcome.is_err());
-            let wait = backoff(attempt, self.terms.retry_max, chance());
+            let wait = backoff(attempt, self.live.terms().retry_max, chance());
             match self.note(changes.len() as u64, attempt, outcome, wait, now_ms) {
                 Some(()) if attempt < ATTEMPTS_MAX => {}
                 _ => return,
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                // The endpoint is not what it was.
+                () = self.live.changed() => {}
                 // A server that ends tries once more, at once.
                 _ = self.stop.wait_for(|stop| *stop) => {}
             }

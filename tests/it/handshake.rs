@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use protocol::native::{ClientFrame, Encoding, Ping, ServerFrame};
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Client, PATIENCE, Server, until};
+use crate::http::Caller;
 use crate::raw::{Raw, connect, masked, message, upgrade_request};
 
 const MP: Encoding = Encoding::MessagePack;
@@ -47,6 +49,49 @@ async fn wrong_beginnings_are_told_why() {
     assert_eq!(first(&server, MP, &masked(0x09, b"x")).await.1, Some(1002));
     assert_eq!(server.app.hub().metrics().sessions.get(), 0);
     assert!(server.app.hub().online(&[server.uid("alice"), server.uid("bob")]).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_banned_gets_in_nowhere() {
+    let server = Server::on_memory().await;
+    let token = server.user("alice").await;
+    let (root, alice) = (Caller::root(&server), Caller::with(&server, &token));
+    let ban = async |ban: u8| {
+        root.done("/channel/info", json!({"channel_id": "alice", "channel_type": 1, "ban": ban})).await;
+    };
+    let mut there = Client::connect(&server, &token, MP, |_| {}).await;
+    let read = async |who: &Caller| who.post("/conversation/sync", json!({"uid": "alice"})).await;
+    assert_eq!(read(&alice).await.status, 200);
+    ban(1).await;
+    for encoding in [MP, Encoding::Json] {
+        let mut raw = Raw::upgraded(&server, Some(encoding.subprotocol())).await;
+        raw.write(&message(encoding, &connect(&token))).await;
+        match raw.next(encoding).await {
+            Some(ServerFrame::Refused(refused)) => assert_eq!(refused.code, "user_banned"),
+            other => panic!("a refusal was expected: {other:?}"),
+        }
+        assert_eq!(raw.closing(encoding).await, named("bad_credential", 4001));
+    }
+    // Nor as whom a back end names there.
+    let as_alice = ClientFrame::Connect(protocol::native::Connect {
+        token: root.credential().to_owned().into(),
+        uid: Some("alice".into()),
+        ..match connect("") {
+            ClientFrame::Connect(connect) => connect,
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(first(&server, MP, &message(MP, &as_alice)).await, named("bad_credential", 4001));
+    let refused = read(&alice).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["code"]), (403, &json!("user_banned")), "{}", refused.json);
+    assert_eq!(read(&root).await.status, 200, "a back end reads for whom it likes");
+    let as_user = alice.raw("GET", "/chats", &[("token", &token)], "").await;
+    assert_eq!(as_user.status, 403, "in every dialect");
+    // Who is there stays: WuKongIM asks at the beginning too.
+    there.say("bob", 1, b"still here").await;
+    ban(0).await;
+    assert_eq!(read(&alice).await.status, 200);
+    Client::connect(&server, &token, MP, |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

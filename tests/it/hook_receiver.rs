@@ -1,4 +1,4 @@
-//! A back end that is told: a scripted HTTP receiver on a port of its own.
+//! A back end that is told: a scripted receiver on a port of its own, over HTTP or HTTPS.
 
 use std::sync::Arc;
 
@@ -8,7 +8,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
 use crate::harness::{PATIENCE, until};
 
@@ -32,6 +36,8 @@ struct Shared {
     /// Calls wait until this is false.
     held: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
+    /// What it shows to who connects; `None`: plain HTTP.
+    tls: Mutex<Option<Arc<ServerConfig>>>,
 }
 
 /// A receiver. Ends with its value, and may be started again on its port.
@@ -56,10 +62,25 @@ impl Receiver {
             script: Mutex::new(Box::new(|_, _| 200)),
             held: watch::channel(false).0,
             waiting: watch::channel(0).0,
+            tls: Mutex::default(),
         };
         let mut receiver = Self { shared: Arc::new(shared), port: 0, runtime: None };
         receiver.listen().await;
         receiver
+    }
+
+    /// One behind TLS that shows this certificate.
+    pub async fn start_tls(certificate: Arc<ServerConfig>) -> Self {
+        let mut receiver = Self::start().await;
+        receiver.stop();
+        receiver.present(certificate);
+        receiver.listen().await;
+        receiver
+    }
+
+    /// What it shows from the next connection on.
+    pub fn present(&self, certificate: Arc<ServerConfig>) {
+        *self.shared.tls.lock() = Some(certificate);
     }
 
     /// Listens (again) on its port.
@@ -75,12 +96,16 @@ impl Receiver {
         };
         listener.set_nonblocking(true).expect("an option");
         self.port = listener.local_addr().expect("an address").port();
-        let router = Router::new().fallback(take).with_state(self.shared.clone());
+        let (shared, is_tls) = (self.shared.clone(), self.shared.tls.lock().is_some());
+        let router = Router::new().fallback(take).with_state(shared.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            let _ = axum::serve(listener, router).await;
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            let _ = match is_tls {
+                true => axum::serve(Tls { listener, shared }, router).await,
+                false => axum::serve(listener, router).await,
+            };
         });
         self.runtime = Some(runtime);
     }
@@ -94,7 +119,10 @@ impl Receiver {
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/hook", self.port)
+        match self.shared.tls.lock().is_some() {
+            true => format!("https://localhost:{}/hook", self.port),
+            false => format!("http://127.0.0.1:{}/hook", self.port),
+        }
     }
 
     /// What it answers from now on.
@@ -130,6 +158,31 @@ impl Receiver {
     pub async fn until(&self, what: &str, event: &str, mut holds: impl FnMut(&[Call]) -> bool) -> Vec<Call> {
         until(what, || holds(&self.calls(event))).await;
         self.calls(event)
+    }
+}
+
+/// Takes whom the certificate of the moment convinces.
+struct Tls {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+impl axum::serve::Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, from) = axum::serve::Listener::accept(&mut self.listener).await;
+            let config = self.shared.tls.lock().clone().expect("it was started with one");
+            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 

@@ -1,11 +1,12 @@
-//! Requests that are huge, strange or hostile, to every POST route of WuKongIM's that is served: each is answered with success
+//! Requests that are huge, strange or hostile, to every route of WuKongIM's that is served: each is answered with success
 //! or with a 4xx that has the reference's shape and, where a field is wrong, names it; and the server goes on.
 
 use chinwag::http::reference::table::{ROUTES, Support};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::Server;
+use crate::harness::{PATIENCE, Server};
 use crate::http::{Answer, Caller};
 
 fn check(answer: &Answer, what: &str) {
@@ -146,6 +147,108 @@ async fn a_strange_body_is_a_4xx() {
             check(&answer, &format!("{path} with {name}"));
         }
     }
+    assert_eq!(root.get("/readyz").await.json["status"], "ok");
+}
+
+/// A GET as it is written: no library mends or refuses what a test wants to say.
+async fn written(server: &Server, path: &str, query: &[u8], token: &str) -> (u16, Value, Vec<u8>) {
+    let mut socket = tokio::net::TcpStream::connect(server.app.http_addr()).await.expect("connects");
+    let head = format!(" HTTP/1.1\r\nhost: x\r\ntoken: {token}\r\nconnection: close\r\n\r\n");
+    let request = [b"GET ", path.as_bytes(), b"?", query, head.as_bytes()].concat();
+    // A head that is too large is answered before it was read as a whole.
+    let _ = socket.write_all(&request).await;
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an answer in time");
+    assert!(read.is_ok() || !answer.is_empty(), "{path}: {read:?}");
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    let (head, body) = (String::from_utf8_lossy(&answer[..end]), answer[end + 4..].to_vec());
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, serde_json::from_slice(&body).unwrap_or_default(), body)
+}
+
+/// What may stand behind the `?` of a parameter, and whether no route takes it.
+fn strange_values() -> Vec<(&'static str, Vec<u8>, bool)> {
+    vec![
+        ("a broken escape", b"%zz".to_vec(), true),
+        ("half an escape", b"a%4".to_vec(), true),
+        ("a lone percent sign", b"%".to_vec(), true),
+        ("bytes in escapes", b"%ff%fe".to_vec(), true),
+        ("half a character", b"a%c3".to_vec(), true),
+        ("a surrogate", b"%ed%a0%80".to_vec(), true),
+        ("bytes", b"\xff\xfe".to_vec(), true),
+        ("twice", b"1&%=2".to_vec(), true),
+        ("NUL", b"%00".to_vec(), false),
+        ("a line break", b"a%0d%0ab".to_vec(), false),
+        ("nothing", Vec::new(), false),
+        ("a space", b"+".to_vec(), false),
+        ("a letter", b"x".to_vec(), false),
+        ("JSON", b"%7b%22a%22%3a%5b%5d%7d".to_vec(), false),
+        ("separators", b"&&=&==&".to_vec(), false),
+        ("minus one", b"-1".to_vec(), false),
+        ("a fraction", b"1.5".to_vec(), false),
+        ("an exponent", b"1e300".to_vec(), false),
+        ("more than 64 bits", b"99999999999999999999".to_vec(), false),
+        ("the most of 64 bits", b"18446744073709551615".to_vec(), false),
+        ("a letter beyond ASCII", "%c3%a9".into(), false),
+        ("much", vec![b'x'; 50_000], false),
+        ("more than a head holds", vec![b'x'; 1_000_000], true),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strange_query_is_a_4xx() {
+    let server = Server::on_memory().await;
+    let root = Caller::root(&server);
+    root.done("/channel", json!({"channel_id": "g", "channel_type": 2, "subscribers": ["alice", "bob"]})).await;
+    root.send("alice", "g", 2, "x").await;
+    let document = root.get("/openapi.json").await.json;
+    let gets: Vec<&str> =
+        ROUTES.iter().filter(|r| r.support == Support::Served && r.method == "GET").map(|r| r.path).collect();
+    assert!(gets.len() > 15, "{gets:?}");
+    let (mut named, mut refused) = (0, 0);
+    for path in gets {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
+        let known: Vec<&str> = parameters.iter().filter_map(|parameter| parameter["name"].as_str()).collect();
+        for name in known.iter().copied().chain(["unknown"]) {
+            for (what, value, wrong) in strange_values() {
+                let what = format!("{path}?{name}= with {what}");
+                let value = if value.contains(&b'&') && wrong { format!("1&{name}=2").into_bytes() } else { value };
+                let (status, json, body) =
+                    written(&server, path, &[name.as_bytes(), b"=", &value].concat(), root.credential()).await;
+                assert!(status == 200 || (400..500).contains(&status), "{what}: {status} {json}");
+                assert!(body.len() < 1024 * 1024, "{what}: {} bytes", body.len());
+                // What is no request at all is refused below any route, and without a body.
+                let is_request = value.len() < 60_000 && value.is_ascii();
+                if status != 200 && is_request {
+                    assert_eq!(json["status"], status, "{what}: {json}");
+                    assert!(
+                        json["msg"].is_string() && json["msg"] == json["error"] && json["code"].is_string(),
+                        "{what}: {json}"
+                    );
+                    refused += 1;
+                }
+                if status == 400 && json["code"] == "invalid" {
+                    let field = json["field"].as_str().unwrap_or_default();
+                    assert!(field == "query" || known.contains(&field), "{what}: {json}");
+                    named += usize::from(field == name);
+                }
+                // A route that reads its query has not read it wrong.
+                if wrong && known.contains(&name) {
+                    assert!((400..500).contains(&status), "{what}: {status} {json}");
+                }
+            }
+        }
+        // Without a query, with thousands of fields, and with a body in its place.
+        let many = (0..5_000).map(|n| format!("f{n}=1&")).collect::<String>();
+        let (status, json, _) = written(&server, path, many.as_bytes(), root.credential()).await;
+        assert!(status == 200 || (400..500).contains(&status), "{path}: {status} {json}");
+        for body in ["", "{", "[]", "7", r#"{"uid":7,"channel_id":{},"limit":"x","channel_type":-1,"message_id":[]}"#] {
+            let answer = root.raw("GET", path, &[("token", root.credential())], body).await;
+            let status = answer.status.as_u16();
+            assert!(status == 200 || (400..500).contains(&status), "{path} with {body}: {status} {}", answer.json);
+        }
+    }
+    assert!(named > 20 && refused > 60, "{named} {refused}");
     assert_eq!(root.get("/readyz").await.json["status"], "ok");
 }
 

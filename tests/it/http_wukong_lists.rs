@@ -166,6 +166,28 @@ async fn with_whitelists_on_only_contacts_may_write() {
     assert_eq!(reason(&alice, to_bob()).await, 1);
     root.done("/channel/whitelist_remove_all", json!({"channel_id": "bob", "channel_type": 1})).await;
     assert_eq!(reason(&alice, to_bob()).await, 13, "an empty list lets nobody in");
+
+    // Who may not write may not write over what is there either, nor add to it; but take it back.
+    let wanted = async |who: &Caller, path: &str, more: Value| {
+        let mut body = json!({"channel_id": "bob", "channel_type": 1, "message_seq": 1});
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let answer = who.post(path, body).await;
+        (answer.status.as_u16(), answer.json["code"].clone())
+    };
+    let (ok, not_listed) = ((200, Value::Null), (403, json!("not_listed")));
+    let edit = |payload: &str| json!({"payload": payload});
+    let like = || json!({"reaction": "like"});
+    assert_eq!(wanted(&alice, "/message/edit", edit("eQ==")).await, not_listed);
+    assert_eq!(wanted(&alice, "/message/react", like()).await, not_listed);
+    root.done("/channel/whitelist_add", bobs(&["alice"])).await;
+    assert_eq!(wanted(&alice, "/message/edit", edit("eQ==")).await, ok);
+    assert_eq!(wanted(&alice, "/message/react", like()).await, ok);
+    root.done("/channel/whitelist_remove", bobs(&["alice"])).await;
+    assert_eq!(wanted(&alice, "/message/edit", edit("eg==")).await, not_listed);
+    assert_eq!(wanted(&alice, "/message/react", json!({"reaction": ""})).await, ok, "taken away");
+    assert_eq!(wanted(&alice, "/message/revoke", json!({})).await, ok);
+    let to_bob = json!({"from_uid": "alice", "uid": "alice", "payload": "eg==", "message_seq": 2});
+    assert_eq!(wanted(&root, "/message/edit", to_bob).await, ok, "a back end may");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,10 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, until};
+use crate::harness::{PATIENCE, Server, until};
 use crate::http::Caller;
+use crate::wukong::client::{Way, Wk};
+use crate::wukong::rpc::Rpc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_are_told_where_to_connect() {
@@ -75,8 +77,68 @@ async fn figures_and_connections_are_shown_and_connections_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn blocked_addresses_get_nothing() {
+async fn connections_show_what_they_carried() {
     let server = Server::on_memory().await;
+    let root = Caller::root(&server);
+    let mut native = server.connect("native").await;
+    let mut wk = Wk::connect(&server, 5, Way::Tcp, "wk").await;
+    let mut rpc = Rpc::connect(&server, "rpc", 0x81).await;
+    server.group("g", &["native", "wk", "rpc"]).await;
+    native.say("g", 2, b"12345").await;
+    wk.recv().await;
+    rpc.next().await;
+    wk.send("", "g", 2, b"1234567").await;
+    native.deliver().await;
+    rpc.next().await;
+    // What was answered was counted before; RECVACK may still be under way.
+    assert_eq!(wk.pending().await, []);
+    rpc.ask(&json!({"method": "ping", "id": "p"})).await;
+    let page = root.get("/connz").await.json;
+    let of = |uid: &str| -> Value {
+        let rows = page["connections"].as_array().expect("connections");
+        rows.iter().find(|row| row["uid"] == uid).cloned().expect("is online")
+    };
+    let moment = |text: &Value| {
+        let text = text.as_str().expect("a text");
+        assert!(text.len() == 24 && text.starts_with("20") && text.ends_with('Z') && &text[10..11] == "T", "{text}");
+    };
+    for (uid, version, ours, theirs, bytes) in [("native", 0, 1, 1, 5), ("wk", 5, 1, 1, 7), ("rpc", 0, 0, 2, 0)] {
+        let row = of(uid);
+        let counts = [&row["in_msgs"], &row["out_msgs"], &row["version"], &row["in_msg_bytes"]];
+        assert_eq!(counts, [&json!(ours), &json!(theirs), &json!(version), &json!(bytes)], "{row}");
+        assert_eq!((&row["ip"], &row["pending_bytes"]), (&json!("127.0.0.1"), &json!(0)), "{row}");
+        assert!(row["port"].as_u64().is_some_and(|port| port > 0), "{row}");
+        for bytes in ["in_packet_bytes", "out_packet_bytes", "out_msg_bytes", "out_packets"] {
+            assert!(row[bytes].as_u64().is_some_and(|n| n > 0), "{bytes}: {row}");
+        }
+        moment(&row["last_activity"]);
+        for span in ["uptime", "idle"] {
+            assert!(row[span].as_str().is_some_and(|text| text.ends_with('s')), "{row}");
+        }
+    }
+    moment(&page["now"]);
+    let local = wk.raw.stream.local_addr().expect("an address");
+    assert_eq!((&of("wk")["port"], &of("wk")["in_packets"]), (&json!(local.port()), &json!(3)), "SEND, RECVACK, PING");
+    // A second late.
+    let mut varz = Value::Null;
+    let begun = tokio::time::Instant::now();
+    while !["in_bytes", "out_bytes"].iter().all(|key| varz[key].as_u64().is_some_and(|n| n > 0)) {
+        assert!(begun.elapsed() < PATIENCE, "{varz}");
+        varz = root.get("/varz").await.json;
+    }
+    assert!(varz["goroutine"].as_u64().is_some_and(|n| n > 1) && varz["cpu"].is_f64(), "{varz}");
+    assert!(varz["mem"].as_u64().is_some_and(|n| n > 1 << 20), "{varz}");
+    let metrics = root.raw("GET", "/metrics", &[("token", root.credential())], "").await;
+    let text = String::from_utf8(metrics.bytes).expect("text");
+    for name in ["chinwag_read_bytes_total", "chinwag_written_bytes_total", "chinwag_frames_written_total"] {
+        let counted = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        assert!(counted.is_some_and(|n| n > 0), "{name}: {counted:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocked_addresses_get_nothing() {
+    let server = Server::on_memory_with(|config| config.listen.trusted_proxies = "127.0.0.1".to_owned()).await;
     let root = Caller::root(&server);
     root.done("/system/ip/blacklist_add", json!({"ips": ["10.1.2.3", "::ffff:10.1.2.4", "2001:db8::1"]})).await;
     root.done("/system/ip/blacklist_remove", json!({"ips": ["2001:db8::1"]})).await;
@@ -85,9 +147,9 @@ async fn blocked_addresses_get_nothing() {
         let headers = [("token", root.credential()), ("x-forwarded-for", address)];
         root.raw("GET", "/varz", &headers, "").await
     };
-    let refused = from("10.1.2.3, 192.0.2.1").await;
+    let refused = from("192.0.2.1, 10.1.2.3").await;
     assert_eq!((refused.status, refused.bytes.len()), (StatusCode::FORBIDDEN, 0));
-    assert_eq!(from("192.0.2.1, 10.1.2.3").await.status, StatusCode::OK, "the caller's own comes first");
+    assert_eq!(from("10.1.2.3, 192.0.2.1").await.status, StatusCode::OK, "the proxy has written the last one");
     for (ip, field) in [("127.0.0.1", "ips[0]"), ("::1", "ips[0]"), ("nonsense", "ips[0]"), ("10.0.0.0/8", "ips[0]")] {
         let refused = root.post("/system/ip/blacklist_add", json!({"ips": [ip]})).await;
         assert_eq!((refused.status, &refused.json["field"]), (StatusCode::BAD_REQUEST, &json!(field)), "{ip}");

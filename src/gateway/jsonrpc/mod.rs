@@ -17,6 +17,7 @@ use super::Context;
 use super::native::Viewer;
 use super::seat::Seat;
 use super::websocket::{Opcode, append_frame, close_frame};
+use super::wukong::commands::{Commands, received};
 use super::wukong::connect::{Admitted, Denied, admit, connack};
 use super::wukong::{draft_of, kick_text, reason_of, recv_of, wire_id};
 use crate::domain::refusal::Refusal;
@@ -27,11 +28,20 @@ use crate::hub::shard::{Shard, side_of};
 /// The slot of a delivery's shared bytes: native has 0 and 1.
 const WIRE_KIND: usize = 2;
 
-/// What both halves of a session know: the requests without an answer, by the number the hub knows them under. `None`: the
-/// client gave no id and wants no answer.
-#[derive(Default)]
+/// What both halves of a session know.
 pub(super) struct Session {
+    /// The requests without an answer, by the number the hub knows them under. `None`: the client gave no id and wants no
+    /// answer.
     asked: RefCell<Slab<Option<Box<str>>>>,
+    /// Of a master device, whose acknowledgements of commands count for the user.
+    commands: Option<Commands>,
+}
+
+impl Session {
+    /// A session on a device that is a master, or none.
+    pub fn new(master: bool) -> Self {
+        Self { asked: RefCell::default(), commands: master.then(Default::default) }
+    }
 }
 
 /// A session's way in.
@@ -120,6 +130,7 @@ impl Intake {
         match message.packet {
             Packet::Send(send) => {
                 context.hub.metrics().sends.inc();
+                context.taken.message(send.payload.len());
                 let number = self.session.asked.borrow_mut().insert(message.id.map(|id| id.as_ref().into())) as u64;
                 let payload = Bytes::copy_from_slice(&send.payload);
                 let draft = draft_of(&self.seat.uid, Version::LATEST, &send, payload);
@@ -137,7 +148,8 @@ impl Intake {
             }
             Packet::Connect(_) => return Err(CloseReason::ConnectExpected),
             Packet::Disconnect(_) => return Err(CloseReason::Normal),
-            // RECVACK shows that the client is there; the decoder makes nothing else of a client's message.
+            Packet::RecvAck(ack) => received(context, &self.seat, self.session.commands.as_ref(), &ack),
+            // The decoder makes nothing else of a client's message.
             _ => {}
         }
         Ok(())

@@ -82,6 +82,7 @@ impl Session {
         send: &protocol::native::Send<'_>,
     ) -> Result<(), (u64, Refusal)> {
         context.hub.metrics().sends.inc();
+        context.taken.message(send.payload.len());
         let client_seq = send.client_seq;
         let draft = draft_of(&self.seat.uid, send).map_err(|refusal| (client_seq, refusal))?;
         shard.shared().check_draft(&draft).map_err(|refusal| (client_seq, refusal))?;

@@ -38,8 +38,9 @@ pub struct Upgrade {
     pub encoding: Option<Encoding>,
     /// Request target, path and query, as sent.
     pub target: String,
-    /// First address of `X-Forwarded-For`, as sent: to be believed only behind a trusted proxy.
-    pub forwarded_for: Option<String>,
+    /// All of `X-Forwarded-For`, its lines joined by commas in their order, as sent: to be believed only behind a trusted
+    /// proxy. Bytes, since what a client wrote there may be none of UTF-8, and what its proxy added stands behind it.
+    pub forwarded_for: Vec<u8>,
 }
 
 /// Reads a request head from the first bytes of a connection.
@@ -73,7 +74,7 @@ pub fn read_request(bytes: &[u8]) -> Handshake {
             consumed,
             encoding,
             target: request.path.unwrap_or("/").to_owned(),
-            forwarded_for: values(&request, "x-forwarded-for").next().map(str::to_owned),
+            forwarded_for: lines(&request, "x-forwarded-for").collect::<Vec<_>>().join(&b','),
         }),
         Err(refusal) => refusal,
     }
@@ -156,16 +157,21 @@ fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a [u8
     request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
 }
 
+/// The values of a header, line by line.
+fn lines<'a, 'h>(request: &'h httparse::Request<'_, 'a>, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h
+where
+    'a: 'h,
+{
+    request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}
+
 /// Items of a header that is a comma list, over all its lines. What is not UTF-8 is skipped.
 fn values<'a, 'h>(request: &'h httparse::Request<'_, 'a>, name: &'h str) -> impl Iterator<Item = &'a str> + 'h
 where
     'a: 'h,
 {
-    request
-        .headers
-        .iter()
-        .filter(move |header| header.name.eq_ignore_ascii_case(name))
-        .filter_map(|header| std::str::from_utf8(header.value).ok())
+    lines(request, name)
+        .filter_map(|value| std::str::from_utf8(value).ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .filter(|value| !value.is_empty())

@@ -400,7 +400,7 @@ fn upgrade(bytes: &[u8]) -> Upgrade {
 #[test]
 fn an_upgrade_is_accepted_and_pipelined_bytes_are_kept() {
     // Key and answer of RFC 6455 section 1.3.
-    let request = upgrade_request("X-Forwarded-For: 203.0.113.9, 10.0.0.1\r\n");
+    let request = upgrade_request("X-Forwarded-For: 203.0.113.9, 10.0.0.1\r\nx-forwarded-for:10.0.0.2\r\n");
     let mut bytes = request.clone().into_bytes();
     for cut in 0..bytes.len() {
         assert_eq!(read_request(&bytes[..cut]), Handshake::Incomplete, "cut at {cut}");
@@ -412,7 +412,7 @@ fn an_upgrade_is_accepted_and_pipelined_bytes_are_kept() {
     assert!(response.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
     assert!(!response.contains("Extensions") && !response.contains("Protocol:"), "{response}");
     assert_eq!((upgrade.encoding, upgrade.target.as_str()), (None, "/?x=1"));
-    assert_eq!(upgrade.forwarded_for.as_deref(), Some("203.0.113.9"));
+    assert_eq!(upgrade.forwarded_for, b"203.0.113.9, 10.0.0.1,10.0.0.2");
     assert_eq!(upgrade.consumed, request.len());
     assert_eq!(read_pieces(&bytes[upgrade.consumed..], []), Ok(vec![Seen::Binary(b"early".to_vec())]));
 }

@@ -3,17 +3,16 @@
 //! A failure CONNACK makes the SDKs give up until a person acts (wukongim-wire.md 3.5), so only what a person must mend is
 //! answered with one: a wrong token, a ban, a missing key. What passes by itself closes the connection, and they come back.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use protocol::close::CloseReason;
 use protocol::ids::{DeviceFlag, DeviceId, Uid};
-use protocol::wukong::{
-    Cipher, ConnAck, Connect, KeyError, Packet, Reason, SALT_BYTES, ServerSecret, Version, salt_of,
-};
+use protocol::wukong::{Cipher, ConnAck, Connect, KeyError, Packet, Reason, Version};
 
-use super::Session;
+use super::keys::salt;
+use super::{Session, reason_of};
 use crate::clock;
 use crate::domain::identity::Identity;
 use crate::domain::refusal::{ErrorKind, Refusal};
@@ -51,10 +50,12 @@ pub struct Admitted {
 /// # Errors
 /// Why not.
 pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admitted, Denied> {
-    let (uid, device) = proven(context, connect).map_err(|refusal| denied(context, refusal))?;
-    if context.hub.is_banned(uid.clone()).await.map_err(|refusal| denied(context, refusal))? {
-        return Err(Denied::Answer(Reason::BAN));
-    }
+    let proven = proven(context, connect).map_err(|refusal| denied(context, refusal))?;
+    enter(context, proven).await
+}
+
+/// Registers the session of a user whose token was right.
+async fn enter(context: &Rc<Context>, (uid, device): (Uid, Device)) -> Result<Admitted, Denied> {
     let (entered, _) = join(context, &uid, &device).await.map_err(|refusal| denied(context, refusal))?;
     Ok(Admitted { entered, uid, master: device.master })
 }
@@ -62,6 +63,9 @@ pub async fn admit(context: &Rc<Context>, connect: &Connect<'_>) -> Result<Admit
 /// A refusal, counted, as what it means for the client.
 fn denied(context: &Context, refusal: Refusal) -> Denied {
     context.hub.metrics().refused(refusal.code());
+    if refusal == Refusal::UserBanned {
+        return Denied::Answer(reason_of(&refusal));
+    }
     match refusal.kind() {
         ErrorKind::Unauthenticated | ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid => {
             Denied::Answer(Reason::AUTH_FAIL)
@@ -117,22 +121,25 @@ pub struct Opened {
     pub answer: Vec<u8>,
 }
 
-/// Agrees on keys, admits the user and makes the answer; on a failure that is answered, the answer alone.
+/// Checks the token, agrees on keys, admits the user and makes the answer; on a failure that is answered, the answer alone.
 ///
 /// # Errors
 /// The failure CONNACK as it travels, or why the connection is closed without.
 pub async fn open(context: &Rc<Context>, framed: bool, connect: &Connect<'_>) -> Result<Opened, Refused> {
     let version = Version::negotiate(connect.version);
     let denied = |denied| Refused::of(version, framed, connect, denied);
-    let keys = if context.limits.wukong_encryption { Some(agree(version, connect).map_err(denied)?) } else { None };
-    let admitted = admit(context, connect).await.map_err(denied)?;
+    // The token first: who has none costs no agreement on keys.
+    let proven = proven(context, connect).map_err(|refusal| denied(self::denied(context, refusal)))?;
+    let encrypted = context.limits.wukong_encryption;
+    let keys = if encrypted { Some(agree(context, version, connect).map_err(denied)?) } else { None };
+    let admitted = enter(context, proven).await.map_err(denied)?;
     let now_ms = clock::now_ms();
     let (cipher, server_key, salt) = match keys {
         Some((cipher, server_key, salt)) => (Some(cipher), server_key, salt),
         None => (None, String::new(), String::new()),
     };
     let mut session = Session::new(version, cipher, framed, now_ms);
-    session.commands = admitted.master.then(RefCell::default);
+    session.commands = admitted.master.then(Default::default);
     let ack = connack(version, connect, Reason::SUCCESS, &server_key, &salt);
     let mut answer = Vec::new();
     session.append(&Packet::ConnAck(ack), &mut answer);
@@ -186,17 +193,12 @@ fn wire_ms(ms: u64) -> i64 {
 }
 
 /// Agrees on the session's keys: the cipher, our public key and the salt.
-fn agree(version: Version, connect: &Connect<'_>) -> Result<(Cipher, String, String), Denied> {
-    let mut random = [0; 32 + SALT_BYTES];
-    if let Err(error) = getrandom::fill(&mut random) {
+fn agree(context: &Context, version: Version, connect: &Connect<'_>) -> Result<(Cipher, String, String), Denied> {
+    let (pair, salt) = context.keys.pair(Instant::now()).and_then(|pair| Ok((pair, salt()?))).map_err(|error| {
         tracing::error!(%error, "no randomness for a session's key");
-        return Err(Denied::Close(CloseReason::Internal));
-    }
-    let (mut private, mut salt) = ([0; 32], [0; SALT_BYTES]);
-    private.copy_from_slice(&random[..32]);
-    salt.copy_from_slice(&random[32..]);
-    let (secret, salt) = (ServerSecret::from_random(private), salt_of(salt));
-    let cipher = secret.agree(&connect.client_key, &salt).map_err(|error| {
+        Denied::Close(CloseReason::Internal)
+    })?;
+    let cipher = pair.secret.agree(&connect.client_key, &salt).map_err(|error| {
         // Reason 21 is of version 6 (wukongim-wire.md 3.7 and 4.1).
         let reason = match error {
             KeyError::Empty if version.has_wide_seq() => Reason::CLIENT_KEY_IS_EMPTY,
@@ -204,5 +206,5 @@ fn agree(version: Version, connect: &Connect<'_>) -> Result<(Cipher, String, Str
         };
         Denied::Answer(reason)
     })?;
-    Ok((cipher, secret.public_key(), salt))
+    Ok((cipher, pair.public.clone(), salt))
 }

@@ -7,10 +7,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use protocol::close::CloseReason;
-use protocol::ids::{ClientMsgNo, MessageId, Uid};
+use protocol::ids::{ClientMsgNo, Uid};
 use protocol::wukong::{Cutter, OpenError, Packet, RawPacket, Reason, Send, Setting, Sub, SubAck, Version, decode};
 
 use super::Session;
+use super::commands::received;
 use crate::domain::message::{Draft, Durability, MessageFlags};
 use crate::domain::refusal::Refusal;
 use crate::gateway::Context;
@@ -22,9 +23,6 @@ use crate::hub::shard::Shard;
 /// How long after CONNACK a SEND under a key of the connection before may still arrive: the JavaScript SDKs send what they
 /// have queued before they read CONNACK, and again behind it (wukongim-wire.md 3.5).
 const STALE_KEY_MS: u64 = 3_000;
-
-/// Acknowledged commands that may wait for the hub; further ones stay in the user's queue.
-const RECEIVED_MAX: usize = 1_000;
 
 /// Reads a session's packets.
 pub(in crate::gateway) struct Intake {
@@ -87,6 +85,7 @@ impl Intake {
                 error.close_reason()
             })?;
             let Some(raw) = raw else { return Ok(Next::Read) };
+            context.taken.packet();
             packet(context, shard, seat, session, &raw)?;
         }
     }
@@ -110,9 +109,7 @@ fn packet(
         // command that a master device has leaves the user's queue (wukongim-wire.md 3.9).
         Packet::RecvAck(ack) => {
             session.unread_connack_ms.set(None);
-            if ack.flags.sync_once && !ack.flags.no_persist {
-                take_command(context, seat, session, ack.message_id);
-            }
+            received(context, seat, session.commands.as_ref(), &ack);
         }
         Packet::Sub(sub) => refuse_sub(shard, seat, session, &sub),
         Packet::Connect(_) => return Err(CloseReason::ConnectExpected),
@@ -162,6 +159,7 @@ fn send(context: &Context, shard: &mut Shard, seat: &Seat, session: &Session, se
     };
     session.unread_connack_ms.set(None);
     context.hub.metrics().sends.inc();
+    context.taken.message(payload.len());
     let number = session.remember(send.client_seq, &send.client_msg_no);
     let draft = draft_of(&seat.uid, session.version, send, payload);
     match draft.and_then(|draft| shard.shared().check_draft(&draft).map(|()| draft)) {
@@ -224,33 +222,4 @@ pub(in crate::gateway) fn draft_of(
         extras: None,
         durability: Durability::Disk,
     })
-}
-
-/// Notes that the user has a command. One request to the hub is under way per session: what is heard meanwhile is the next.
-fn take_command(context: &Context, seat: &Seat, session: &Rc<Session>, message_id: i64) {
-    let Some(commands) = &session.commands else { return };
-    let Some(message_id) = u64::try_from(message_id).ok().filter(|id| *id <= MessageId::MAX.get()) else { return };
-    let mut received = commands.borrow_mut();
-    if received.waiting.len() >= RECEIVED_MAX
-        || !received.waiting.insert(MessageId::new(message_id))
-        || received.telling
-    {
-        return;
-    }
-    received.telling = true;
-    let (hub, uid, session) = (context.hub.clone(), seat.uid.clone(), session.clone());
-    tokio::task::spawn_local(async move {
-        let Some(commands) = &session.commands else { return };
-        loop {
-            let waiting = std::mem::take(&mut commands.borrow_mut().waiting);
-            if waiting.is_empty() {
-                commands.borrow_mut().telling = false;
-                return;
-            }
-            if let Err(refusal) = hub.take_received(uid.clone(), waiting).await {
-                // The client is told nothing: they stay in the queue, and are there at the next sync.
-                tracing::debug!(%refusal, "acknowledged commands were not stored");
-            }
-        }
-    });
 }

@@ -8,10 +8,8 @@
 //! written; a session's own sends are told by their SENDACK only.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 
 use protocol::close::CloseReason;
-use protocol::ids::MessageId;
 use protocol::wukong::{
     Cipher, Disconnect, Flags, Packet, PreparedRecv, Reason, Recv, SendAck, Setting, Version, encode,
 };
@@ -25,10 +23,14 @@ use crate::hub::outbox::{Control, Live};
 use crate::hub::shard::side_of;
 use crate::voices;
 
+pub(super) mod commands;
 pub(super) mod connect;
 mod intake;
+mod keys;
 
+use commands::Commands;
 pub(super) use intake::{Intake, draft_of};
+pub(super) use keys::KeyRing;
 
 /// The bit of redDot in a packet's first byte.
 const RED_DOT: u8 = 2;
@@ -45,16 +47,7 @@ pub(super) struct Session {
     /// Sends whose SENDACK names them, by the number the hub knows them under. Empty before version 6.
     named: RefCell<Slab<Named>>,
     /// Of a master device, whose acknowledgements of commands count for the user.
-    commands: Option<RefCell<Received>>,
-}
-
-/// Commands that a session has acknowledged.
-#[derive(Debug, Default)]
-struct Received {
-    /// Those the hub was not told of.
-    waiting: BTreeSet<MessageId>,
-    /// Somebody is telling the hub.
-    telling: bool,
+    commands: Option<Commands>,
 }
 
 /// What SENDACK repeats of a SEND (wukongim-wire.md 2, SENDACK).
@@ -67,6 +60,11 @@ impl Session {
     fn new(version: Version, cipher: Option<Cipher>, framed: bool, now_ms: u64) -> Self {
         let named = RefCell::new(Slab::new());
         Self { version, cipher, framed, unread_connack_ms: Cell::new(Some(now_ms)), named, commands: None }
+    }
+
+    /// The version agreed on.
+    pub fn version(&self) -> u8 {
+        self.version.get()
     }
 
     /// The number under which the hub answers a SEND.

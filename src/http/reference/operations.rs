@@ -19,7 +19,7 @@ use crate::http::envelope::{Done, ErrorBody};
 use crate::http::extract::{Auth, Body, QueryOrBody};
 use crate::http::problem::Problem;
 use crate::hub::listings::REGISTER_MAX;
-use crate::hub::sessions::SessionId;
+use crate::hub::sessions::{Online, SessionId, Traffic};
 
 /// Uids in one question for addresses.
 const ROUTE_UIDS_MAX: usize = 10_000;
@@ -100,14 +100,47 @@ fn resident_bytes() -> u64 {
     pages.map_or(0, |pages| pages.saturating_mul(4_096))
 }
 
-/// Such as `1h2m3s`.
+/// Processor time of this process since it began, in seconds, where the system tells it in the way of Linux; 0 elsewhere.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything, `utime` and `stime` are fields 12 and 13, in the hundredths that Linux has
+    // told since it began, whatever its own clock does (proc_pid_stat(5)).
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+    ticks.sum::<u64>() as f64 / 100.0
+}
+
+/// Threads of this process, where the system tells it in the way of Linux; 0 elsewhere.
+fn threads() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+    threads.and_then(|threads| threads.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Such as `1h2m3s`; days and years before them where there are some.
 fn words_of(seconds: u64) -> String {
-    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-    }
+    let days = seconds / 86_400;
+    let parts = [(days / 365, 'y'), (days % 365, 'd'), (seconds / 3_600 % 24, 'h'), (seconds / 60 % 60, 'm')];
+    let begun = parts.into_iter().skip_while(|(count, _)| *count == 0);
+    let mut words: String = begun.map(|(count, unit)| format!("{count}{unit}")).collect();
+    words.push_str(&format!("{}s", seconds % 60));
+    words
+}
+
+/// Unix milliseconds as RFC 3339 has them, in UTC: how WuKongIM's v2 says times here.
+fn moment_of(ms: u64) -> String {
+    let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
+    // The civil calendar in years that begin in March, so that the leap day is the last, of eras of 400 years.
+    let day = days + 719_468;
+    let (era, in_era) = (day / 146_097, day % 146_097);
+    let year_of_era = (in_era - in_era / 1_460 + in_era / 36_524 - in_era / 146_096) / 365;
+    let in_year = in_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * in_year + 2) / 153;
+    let day = in_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", in_day % 1_000)
 }
 
 /// What the server is and has done since it began.
@@ -126,12 +159,13 @@ async fn varz(watcher: Watcher) -> Json<wire::Varz> {
         version: env!("CARGO_PKG_VERSION"),
         connections: state.hub.shared().sessions.count(),
         uptime: words_of(state.began.elapsed().as_secs()),
-        goroutine: 0,
+        goroutine: threads(),
         mem: resident_bytes(),
-        cpu: 0,
+        // As `ps` says it: of one core, over the whole life.
+        cpu: (processor_seconds() / state.began.elapsed().as_secs_f64().max(0.01) * 1_000.0).round() / 10.0,
         in_msgs: metrics.sends.get(),
         out_msgs: metrics.deliveries.get(),
-        in_bytes: 0,
+        in_bytes: metrics.bytes_read.get(),
         out_bytes: metrics.bytes_written.get(),
         slow_clients: metrics.slow_closes.get(),
         retry_queue: state.hub.pending(),
@@ -191,15 +225,45 @@ async fn connz(
     };
     let offset = usize::try_from(query.offset).unwrap_or(usize::MAX);
     let (sessions, total) = watcher.0.hub.shared().sessions.page(uid.as_ref(), offset, limit);
-    let connections = sessions.into_iter().map(|online| wire::ConnzConnection {
-        id: online.session.0,
+    let places: Vec<_> = sessions.iter().map(|online| online.place).collect();
+    let mut traffic = watcher.0.hub.traffic(&places).await;
+    let now_ms = clock::now_ms();
+    // One that has gone meanwhile is left out.
+    let connections = sessions.iter().filter_map(|online| {
+        let traffic = traffic.remove(&online.place.session)?;
+        Some(connection_of(online, &traffic, now_ms))
+    });
+    let connections = connections.collect();
+    Ok(Json(wire::Connz { connections, now: moment_of(now_ms), total, offset: query.offset, limit }))
+}
+
+fn connection_of(online: &Online, traffic: &Traffic, now_ms: u64) -> wire::ConnzConnection {
+    let Traffic { session, client, version, began_ms, heard_ms, pending_bytes, received, sent } = traffic;
+    let since = |ms: u64| words_of(now_ms.saturating_sub(ms) / 1_000);
+    wire::ConnzConnection {
+        id: session.0,
         uid: online.uid.as_str().to_owned(),
+        ip: client.map_or_else(String::new, |client| client.ip().to_canonical().to_string()),
+        port: client.map_or(0, |client| client.port()),
+        last_activity: moment_of(*heard_ms),
+        uptime: since(*began_ms),
+        idle: since(*heard_ms),
+        pending_bytes: *pending_bytes as u64,
+        in_msgs: received.messages.into(),
+        out_msgs: sent.messages.into(),
+        in_msg_bytes: received.message_bytes,
+        out_msg_bytes: sent.message_bytes,
+        in_packets: received.packets.into(),
+        out_packets: sent.packets.into(),
+        in_packet_bytes: received.bytes,
+        out_packet_bytes: sent.bytes,
         device: device_name(online.device_flag),
         device_id: online.device_id.to_string(),
-        ..wire::ConnzConnection::default()
-    });
-    let now = clock::now_ms().to_string();
-    Ok(Json(wire::Connz { connections: connections.collect(), now, total, offset: query.offset, limit }))
+        version: *version,
+        proxy_type_format: "",
+        leader_id: 0,
+        node_id: 0,
+    }
 }
 
 fn close(admin: &Admin, body: &wire::ConnectionNamed) -> Answer {

@@ -117,7 +117,7 @@ pub const ROUTES: &[Route] = &[
     served("GET", "/metrics", "3", "OpenMetrics, names of this server's own"),
     served("GET", "/varz", "1 2", "what is not counted is 0 or empty"),
     served("GET", "/varz/setting", "2", ""),
-    served("GET", "/connz", "1 2", "no addresses and no counters per connection"),
+    served("GET", "/connz", "1 2", "in order of `id`; no `sort`"),
     served("POST", "/conn/remove", "2", ""),
     served("POST", "/conn/kick", "2", ""),
     served("POST", "/system/ip/blacklist_add", "1", "not this machine's own addresses"),

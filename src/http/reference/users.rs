@@ -66,7 +66,7 @@ async fn user_token(
     if is_built_in(&uid) {
         return Err(Refusal::invalid("uid", "is the system user, who has no token").into());
     }
-    if state.hub.is_banned(uid.clone()).await? {
+    if state.hub.is_banned(&uid)? {
         return Ok(Json(Done { status: u16::from(voices::of(&Refusal::ChannelBanned).wukong_reason) }));
     }
     let token = state.credentials.hash(body.token.trim());

@@ -565,6 +565,10 @@ impl View {
         Ok(self.token_row(token)?.into_iter().map(|(uid, flag, level)| (uid, DeviceFlag(flag), level)).collect())
     }
 
+    pub fn api_key(&self, secret: &CredentialHash) -> Option<ApiKey> {
+        self.server.lock().key_of(secret)
+    }
+
     pub fn api_keys(&self) -> Vec<ApiKey> {
         self.server.lock().keys()
     }

@@ -9,7 +9,7 @@ use super::codec::{Malformed, ROW_BYTES_MAX, Reader, Writer};
 use super::db::{Db, Row};
 use super::{damaged_row, keys};
 use crate::domain::identity::Scopes;
-use crate::store::{ApiKey, Result};
+use crate::store::{ApiKey, CredentialHash, Result};
 
 const MINUTE_MS: u64 = 60_000;
 /// No more entries are looked at in one call once this many were.
@@ -109,6 +109,10 @@ impl ServerState {
             self.keys.insert(key.key_id.clone(), (key.clone(), version));
             self.keys_dirty.push(key.key_id.clone());
         }
+    }
+
+    pub fn key_of(&self, secret: &CredentialHash) -> Option<ApiKey> {
+        self.keys.values().find(|(key, _)| key.secret == *secret).map(|(key, _)| key.clone())
     }
 
     pub fn keys(&self) -> Vec<ApiKey> {

@@ -1,12 +1,17 @@
 //! Proves: who may connect, what a failure is told, and what ends a session: kicks, drains, silence.
 
+use std::time::Duration;
+
 use chinwag::domain::channel::ChannelSettings;
 use protocol::ids::{ChannelKey, DeviceFlag};
 use protocol::wukong::{Packet, Reason};
 
 use super::client::{Hello, KINDS, Way, Wk, bytes_of, token};
 use crate::harness::{Client, Server, until};
-use crate::raw::masked;
+use crate::raw::{Raw, masked, upgrade_request};
+
+/// How often a wrong credential was refused, in the metrics.
+const REFUSED: &str = "chinwag_refusals_total{code=\"credential_unknown\"} ";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_credential_is_told_and_leaves_nothing_behind() {
@@ -72,6 +77,44 @@ async fn a_failure_is_read_even_behind_early_sends() {
             assert_eq!(client.finish(&secret).await.err(), Some(Some(Reason::AUTH_FAIL)));
         }
     }
+}
+
+/// A close with unread bytes throws away what the peer's window had no room for, so the server reads on until its client has
+/// had time to read. The window is filled by pongs here: on loopback what fits into it arrives whatever follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_waits_for_a_client_that_reads_late() {
+    let server = Server::on_memory().await;
+    let refused = || server.app.hub().metrics().render(&chinwag::store::StoreStats::default(), true);
+    let count =
+        |text: String| text.lines().find_map(|l| l.strip_prefix(REFUSED)?.trim().parse::<u64>().ok()).unwrap_or(0);
+    let mut told = 0;
+    // The server waits for a second, which a busy machine may take away from one of them.
+    for attempt in 0..5 {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(1).expect("the smallest there is");
+        let stream = socket.connect(server.app.socket_addr()).await.expect("connects");
+        let mut raw = Raw { stream, buffer: Vec::new() };
+        raw.write(&upgrade_request(None)).await;
+        assert!(raw.head().await.starts_with("HTTP/1.1 101"));
+        let (connect, _) = Hello::new(5, Way::WebSocket, "alice", "wrong").packet();
+        let pings = masked(0x89, &[b'x'; 125]).repeat(100);
+        let late = masked(0x82, &vec![b'x'; 60_000]);
+        raw.write(&[pings, masked(0x82, &connect), late].concat()).await;
+        until("it is refused", || count(refused()) > attempt).await;
+        // Time to close, for a server that would.
+        let closed = until("it is closed", || server.app.hub().metrics().connections.get() == 0);
+        let _ = tokio::time::timeout(Duration::from_millis(300), closed).await;
+        while let Some((opcode, payload)) = raw.frame().await {
+            if opcode == 2 {
+                assert_eq!(payload[0] >> 4, 2, "CONNACK");
+                told += 1;
+            }
+        }
+        if told > 0 {
+            return;
+        }
+    }
+    panic!("none was told");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use protocol::wukong::{Packet, Reason};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::client::{Hello, KINDS, Way, Wk, bytes_of, token};
+use super::client::{Got, Hello, KINDS, Way, Wk, bytes_of, token};
 use crate::harness::{Server, until};
 use crate::raw::{Raw, masked};
 
@@ -45,7 +45,9 @@ async fn hostile_bytes_leave_other_sessions_untouched() {
         }
     }
     until("only the two are left", || server.app.hub().metrics().sessions.get() == 2).await;
-    assert!(alice.pending().await.is_empty());
+    // A change may leave a SEND as good as it was, by a bit of its header say: then it is mallory's message, and nobody else's.
+    let others = |got: &Got| !matches!(got, Got::Recv(recv) if recv.from_uid == "mallory");
+    assert!(!alice.pending().await.iter().any(others));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,8 @@
 
 mod begin;
 mod chat;
-mod client;
+pub mod client;
 mod hostile;
 mod replay;
-mod rpc;
+pub mod rpc;
 mod stream;

@@ -5,16 +5,21 @@ use protocol::wukong::{Connect, Packet, Reason, Send};
 use serde_json::{Value, json};
 
 use super::client::{Way, Wk, token};
-use crate::harness::Server;
+use crate::harness::{PATIENCE, Server};
 use crate::raw::{Raw, masked};
 
-pub(super) struct Rpc {
+pub struct Rpc {
     pub raw: Raw,
 }
 
 impl Rpc {
     pub async fn connect(server: &Server, uid: &str, opcode: u8) -> Self {
         let token = token(server, uid, 1, 0).await;
+        Self::with(server, uid, &token, opcode).await
+    }
+
+    /// With a token of one's own.
+    pub async fn with(server: &Server, uid: &str, token: &str, opcode: u8) -> Self {
         let mut rpc = Self { raw: Raw::upgraded(server, None).await };
         let connect = json!({"method": "connect", "id": "c1", "params": {"uid": uid, "token": token, "deviceFlag": 1,
             "deviceId": "d", "clientTimestamp": 1_700_000_000_000_u64}});
@@ -49,6 +54,40 @@ impl Rpc {
         match self.raw.frame().await {
             Some((8, payload)) => payload.first_chunk().map(|number| u16::from_be_bytes(*number)),
             other => panic!("a close was expected: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_a_master_device_has_is_taken() {
+    let server = Server::on_memory().await;
+    let hub = server.app.hub().clone();
+    let queued = async || hub.commands(server.uid("bob"), 10).await.expect("commands").len();
+    let mut alice = Wk::connect(&server, 5, Way::WebSocket, "alice").await;
+    for (level, left) in [(1, 0), (0, 1), (1, 2)] {
+        let token = token(&server, "bob", 1, level).await;
+        let mut bob = Rpc::with(&server, "bob", &token, 0x81).await;
+        let mut command = alice.message(&format!("to {level} {left}"), "bob", 1, b"{}");
+        command.flags.sync_once = true;
+        let client_seq = command.client_seq;
+        alice.say(&Packet::Send(command)).await;
+        assert_eq!(alice.ack(client_seq).await.reason, Reason::SUCCESS);
+        let recv = bob.next().await;
+        let params = &recv["params"];
+        assert_eq!(params["header"]["syncOnce"], true, "{recv}");
+        // The acknowledgement of an ordinary message takes none.
+        bob.say(&json!({"method": "recvack", "params": {"messageId": params["messageId"], "messageSeq": 1}})).await;
+        bob.ask(&json!({"method": "ping", "id": "p1"})).await;
+        assert_eq!(queued().await, left.max(1));
+        let ack =
+            json!({"header": params["header"], "messageId": params["messageId"], "messageSeq": params["messageSeq"]});
+        bob.say(&json!({"method": "recvack", "params": ack})).await;
+        bob.ask(&json!({"method": "ping", "id": "p2"})).await;
+        // What a slave had stays in the queue, and what a master acknowledges takes none along.
+        let begun = tokio::time::Instant::now();
+        while queued().await != left {
+            assert!(begun.elapsed() < PATIENCE, "level {level}: {} are queued", queued().await);
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -68,8 +68,7 @@ fn application(headers: &HeaderMap, state: &HttpState) -> Result<Option<String>,
     if text.is_empty() {
         return Err(Problem::ApplicationUnknown { given: false });
     }
-    let hash = state.credentials.hash(text);
-    let found = state.hub.api_keys().into_iter().find(|key| key.secret == hash && !key.revoked);
+    let found = state.hub.api_key(&state.credentials.hash(text)).filter(|key| !key.revoked);
     found.map(|key| key.namespace).ok_or(Problem::ApplicationUnknown { given: true })
 }
 

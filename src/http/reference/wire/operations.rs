@@ -40,7 +40,7 @@ pub struct ClientRoutes {
 }
 
 /// `GET /varz`: what a server is and has done since it began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Varz {
     /// Always `0`.
     pub server_id: String,
@@ -52,19 +52,19 @@ pub struct Varz {
     pub connections: usize,
     /// Such as `1h2m3s`.
     pub uptime: String,
-    /// Always 0: there are none.
+    /// Threads: what there is in their place; 0: not known.
     pub goroutine: u64,
     /// Resident memory in bytes; 0: not known.
     pub mem: u64,
-    /// Always 0: ask the operating system.
-    pub cpu: u64,
+    /// Percent of one core, since it began; 0: not known.
+    pub cpu: f64,
     /// Messages taken.
     pub in_msgs: u64,
     /// Messages put into outboxes.
     pub out_msgs: u64,
-    /// Always 0: not counted.
+    /// Bytes read from sockets; a second late.
     pub in_bytes: u64,
-    /// Bytes written to sockets.
+    /// Bytes written to sockets; a second late.
     pub out_bytes: u64,
     /// Connections closed because their peer does not read.
     pub slow_clients: u64,
@@ -129,46 +129,46 @@ pub struct ConnzQuery {
     pub limit: u64,
 }
 
-/// A session. Fields this server does not count are 0 or empty.
+/// A session. Counts begin with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ConnzConnection {
     /// Its number, never used twice in a process.
     pub id: u64,
     /// The user.
     pub uid: String,
-    /// Not told.
-    pub ip: &'static str,
-    /// Not told.
+    /// The client's address; behind a trusted proxy the one it tells.
+    pub ip: String,
+    /// The client's port; 0: a proxy told an address without one.
     pub port: u16,
-    /// Not told.
-    pub last_activity: &'static str,
-    /// Not told.
-    pub uptime: &'static str,
-    /// Not told.
-    pub idle: &'static str,
-    /// Not counted.
+    /// When the client was last heard, RFC 3339.
+    pub last_activity: String,
+    /// How long it has been there, such as `1h2m3s`.
+    pub uptime: String,
+    /// How long the client has been silent, such as `12s`.
+    pub idle: String,
+    /// Bytes that wait for its socket, about.
     pub pending_bytes: u64,
-    /// Not counted.
+    /// Messages it sent.
     pub in_msgs: u64,
-    /// Not counted.
+    /// Messages it was sent.
     pub out_msgs: u64,
-    /// Not counted.
+    /// Bytes of the payloads it sent.
     pub in_msg_bytes: u64,
-    /// Not counted.
+    /// About the bytes of the messages it was sent.
     pub out_msg_bytes: u64,
-    /// Not counted.
+    /// Packets, or frames, it sent.
     pub in_packets: u64,
-    /// Not counted.
+    /// Packets, or frames, it was sent.
     pub out_packets: u64,
-    /// Not counted.
+    /// Bytes read from its socket.
     pub in_packet_bytes: u64,
-    /// Not counted.
+    /// Bytes written to its socket.
     pub out_packet_bytes: u64,
     /// `APP`, `WEB`, `PC` or the number of the device kind.
     pub device: String,
     /// The device.
     pub device_id: String,
-    /// Not told.
+    /// Version of WKProto; 0: another protocol.
     pub version: u8,
     /// Not told.
     pub proxy_type_format: &'static str,
@@ -183,7 +183,7 @@ pub struct ConnzConnection {
 pub struct Connz {
     /// In order of `id`.
     pub connections: Vec<ConnzConnection>,
-    /// Unix milliseconds, as text.
+    /// The time of the answer, RFC 3339.
     pub now: String,
     /// How many there are.
     pub total: usize,
