@@ -109,6 +109,14 @@ async fn messages_are_found_by_seq_id_and_name() {
         assert_eq!(get("/channel/max_message_seq", "").await, json!({"message_seq": 5}));
         assert_eq!(get("/channel/last_message", "").await["client_msg_no"], "no-5");
     }
+    let named_by = json!({"channel_id": pair, "channel_type": 1, "client_msg_no": "no-3", "message_seqs": [3]});
+    assert_eq!(root.done("/message", named_by.clone()).await["message_seq"], 3, "nobody's view");
+    assert_eq!(texts(&root.done("/messages", named_by.clone()).await["messages"]), ["m3"]);
+    assert_eq!(
+        eve.post("/messages", named_by).await.status,
+        StatusCode::BAD_REQUEST,
+        "a pair of others is no channel of hers"
+    );
     assert_eq!(bob.get("/channel/max_message_seq?channel_id=alice&channel_type=1").await.json["message_seq"], 5);
     let nothing = root.get("/channel/last_message?channel_id=nowhere&channel_type=2").await.json;
     assert_eq!(nothing, json!({"status": 404}));
