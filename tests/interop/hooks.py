@@ -6,10 +6,12 @@ request into a 401 (and the pass "signed out" wants none at all).
 
 import atexit
 import collections
+import contextlib
 import itertools
 import json
 import os
 import random
+import urllib.error
 import urllib.request
 
 import schemathesis
@@ -94,8 +96,16 @@ def heal():
             headers = {"Authorization": f"Bearer {os.environ['INTEROP_KEY']}"}
             request = urllib.request.Request(os.environ["INTEROP_URL"] + path, content, headers)
             urllib.request.urlopen(request, timeout=30).close()
+    for name in (HOOK, SPARE_HOOK):
+        content = json.dumps({"name": name, "url": NOBODY, "events": ["msg.notify", "msg.offline"]}).encode()
+        request = urllib.request.Request(os.environ["INTEROP_URL"] + "/admin/webhooks", content, headers)
+        # Most times it is there: its name is taken.
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(request, timeout=30).close()
 
 
+# Webhook endpoints that are there, and one that is removed; they call a port that nobody has.
+HOOK, SPARE_HOOK, NOBODY = "fuzzed", "spare", "http://127.0.0.1:9/hook"
 HEAL_EVERY = 20
 CALLS = itertools.count()
 
@@ -121,6 +131,7 @@ def before_call(context, case, kwargs):
         if "Idempotency-Key" in case.headers:
             case.headers["Idempotency-Key"] = CHOICE.choice(["", "m1", "m2", "m3"])
     by_path(case, odds)
+    of_webhooks(case, odds)
     if isinstance(case.body, dict) and odds:
         # One target: several that do not agree are a 400 by every document.
         also = ("userid",) if case.operation.path == "/chats/messages" else ()
@@ -141,6 +152,27 @@ def by_path(case, odds):
         kind = "messageid" if "/messages/" in path else "groupid" if "/groups/" in path else "file"
         if KNOWN.get(kind):
             case.path_parameters["id"] = CHOICE.choice(KNOWN[kind])
+
+
+def of_webhooks(case, odds):
+    """Endpoints that are there, and settings that make sense together."""
+    if not case.operation.path.startswith("/admin/webhooks"):
+        return
+    if case.path_parameters:
+        # A name that is none is another path, or none.
+        removes = case.method == "DELETE" and not case.operation.path.endswith("/dead")
+        case.path_parameters["name"] = SPARE_HOOK if removes else HOOK
+    if isinstance(case.body, dict):
+        sound = {"name": f"made-{CHOICE.randrange(9)}", "url": NOBODY, "events": ["msg.notify"], "event": "msg.notify",
+                 "messages": 1}
+        for key in [key for key in case.body if CHOICE.random() < odds]:
+            if key in sound:
+                case.body[key] = sound[key]
+            elif key not in ("version", "from_version"):
+                # Numbers and keys that are in their ranges are few among all.
+                case.body.pop(key)
+        if not case.path_parameters and odds:
+            case.body = {key: value for key, value in (sound | case.body).items() if key not in ("event", "messages")}
 
 
 def spare_the_fuzzer(case):

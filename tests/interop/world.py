@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import re
+import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -98,12 +99,14 @@ class Server:
         with banner.open("wb") as out, self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command(), stdout=out, stderr=log, cwd=self.directory, env=self.environment())
-        async with asyncio.timeout(PATIENCE):
-            # The banner is written when both listen.
-            while not (found := re.search(r"sockets +(ws:\S+)[^$]*http +(http:\S+)", banner.read_text())):
-                if self.process.returncode is not None:
-                    raise Failed(f"the server ended with {self.process.returncode} at its start")
-                await asyncio.sleep(0.02)
+        begun = time.monotonic()
+        # The banner is written when both listen.
+        while not (found := re.search(r"sockets +(ws:\S+)[^$]*http +(http:\S+)", banner.read_text())):
+            if self.process.returncode is not None:
+                raise Failed(f"the server ended with {self.process.returncode} at its start")
+            if time.monotonic() > begun + PATIENCE:
+                raise Failed(f"after {PATIENCE} s still not: where it listens. It said {shorten(banner.read_text())}")
+            await asyncio.sleep(0.02)
         self.socket, self.http = found.groups()
         self.key = (self.directory / "data/root.key").read_text().strip()
 

@@ -1,7 +1,8 @@
 //! The administration of webhooks: endpoints, how far they were told, and what to do about it. The words of these routes are
 //! Chinwag's, nobody else's.
 //!
-//! Every route has one shape: `Hooks` or `Hook` has let the caller in, the room's verb does it, [`wire`] shows what came of it.
+//! Every route has one shape: the extractor `Hooks` or `Hook` has let the caller in, the room's verb does it, [`wire`] shows what
+//! came of it.
 
 use std::sync::Arc;
 
