@@ -36,6 +36,8 @@ const RECENT_MAX: usize = 256;
 const NOTED_MAX: usize = 50_000;
 /// What a stream takes besides its lanes, and a lane besides its state.
 const OVERHEAD_BYTES: usize = 512;
+/// How long whoever finds no room trusts that nothing has become idle.
+const SWEEP_PAUSE_MS: u64 = 1_000;
 /// When to try again when too much is open.
 const RETRY_AFTER_FULL_MS: u32 = 1_000;
 
@@ -139,6 +141,7 @@ struct State {
     bytes: usize,
     noted: HashMap<ClientMsgNo, (ChannelKey, Uid)>,
     noted_order: VecDeque<ClientMsgNo>,
+    swept_ms: u64,
 }
 
 impl State {
@@ -159,7 +162,15 @@ impl State {
         }
     }
 
+    /// Looks for what is idle when there is no room, but not for each of those who find none.
+    fn make_room(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.swept_ms) >= SWEEP_PAUSE_MS {
+            self.sweep(now_ms);
+        }
+    }
+
     fn sweep(&mut self, now_ms: u64) {
+        self.swept_ms = now_ms;
         let is_idle = |stream: &Stream| now_ms.saturating_sub(stream.touched_ms) >= IDLE_MS;
         let idle: Vec<MessageId> =
             self.open.iter().filter(|(_, stream)| is_idle(stream)).map(|(message_id, _)| *message_id).collect();
@@ -259,7 +270,7 @@ impl Streams {
         let message_id = base.message_id;
         if !state.open.contains_key(&message_id) {
             if state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX {
-                state.sweep(now_ms);
+                state.make_room(now_ms);
             }
             if state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX {
                 return Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_FULL_MS });
@@ -323,7 +334,7 @@ impl Streams {
         let mut state = self.state.lock();
         let more = event.payload.len() + event.id.len() + event.event_type.len();
         if state.bytes + more > STREAMS_BYTES_MAX {
-            state.sweep(now_ms);
+            state.make_room(now_ms);
         }
         let full = state.bytes + more > STREAMS_BYTES_MAX;
         let stream = state.open.get_mut(&message_id).ok_or(Refusal::Internal)?;
@@ -405,19 +416,22 @@ impl Streams {
 
     /// Puts what is open of messages over what is stored of them.
     pub fn show<'a>(&self, messages: impl IntoIterator<Item = &'a mut Message>) {
-        let state = self.state.lock();
-        if state.open.is_empty() {
+        if self.state.lock().open.is_empty() {
             return;
         }
         for message in messages.into_iter().filter(|message| message.state == MessageState::Live) {
-            let Some(stream) = state.open.get(&message.message_id) else { continue };
-            for lane in &stream.lanes {
-                let open = lane.growing.state();
+            // Written as JSON without the lock, under which every event waits.
+            let lanes: Vec<Growing> = match self.state.lock().open.get(&message.message_id) {
+                Some(stream) => stream.lanes.iter().map(|lane| lane.growing.clone()).collect(),
+                None => continue,
+            };
+            for growing in lanes {
+                let open = growing.state();
                 match message.lanes.iter_mut().find(|stored| stored.number == open.number) {
                     // What was stored a moment ago is newer.
                     Some(stored) if stored.status.is_over() || stored.seq > open.seq => {}
-                    Some(stored) => *stored = lane.growing.lane(),
-                    None => message.lanes.push(lane.growing.lane()),
+                    Some(stored) => *stored = growing.lane(),
+                    None => message.lanes.push(growing.lane()),
                 }
             }
         }
