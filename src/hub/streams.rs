@@ -7,7 +7,8 @@
 //! nothing changes where a bound refuses; what is stored is never shown older than it is.
 //!
 //! Bounds: [`STREAMS_MAX`] and [`STREAMS_BYTES_MAX`] refuse (busy), [`STREAM_BYTES_MAX`] and `LANES_MAX` refuse (too large),
-//! [`IDLE_MS`] forgets. A stream nobody goes on with loses what was never stored; what was is in the log.
+//! and after [`IDLE_MS`] without an event, as before a stop, what a stream came to is stored and the stream
+//! forgotten: only a crash loses deltas.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -36,8 +37,6 @@ const RECENT_MAX: usize = 256;
 const NOTED_MAX: usize = 50_000;
 /// What a stream takes besides its lanes, and a lane besides its state.
 const OVERHEAD_BYTES: usize = 512;
-/// How long whoever finds no room trusts that nothing has become idle.
-const SWEEP_PAUSE_MS: u64 = 1_000;
 /// When to try again when too much is open.
 const RETRY_AFTER_FULL_MS: u32 = 1_000;
 
@@ -141,7 +140,6 @@ struct State {
     bytes: usize,
     noted: HashMap<ClientMsgNo, (ChannelKey, Uid)>,
     noted_order: VecDeque<ClientMsgNo>,
-    swept_ms: u64,
 }
 
 impl State {
@@ -159,23 +157,6 @@ impl State {
             let now = stream.weigh();
             self.bytes = (self.bytes + now).saturating_sub(stream.bytes);
             stream.bytes = now;
-        }
-    }
-
-    /// Looks for what is idle when there is no room, but not for each of those who find none.
-    fn make_room(&mut self, now_ms: u64) {
-        if now_ms.saturating_sub(self.swept_ms) >= SWEEP_PAUSE_MS {
-            self.sweep(now_ms);
-        }
-    }
-
-    fn sweep(&mut self, now_ms: u64) {
-        self.swept_ms = now_ms;
-        let is_idle = |stream: &Stream| now_ms.saturating_sub(stream.touched_ms) >= IDLE_MS;
-        let idle: Vec<MessageId> =
-            self.open.iter().filter(|(_, stream)| is_idle(stream)).map(|(message_id, _)| *message_id).collect();
-        for message_id in idle {
-            self.forget(message_id);
         }
     }
 }
@@ -268,13 +249,9 @@ impl Streams {
     ) -> Result<(), Refusal> {
         let mut state = self.state.lock();
         let message_id = base.message_id;
-        if !state.open.contains_key(&message_id) {
-            if state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX {
-                state.make_room(now_ms);
-            }
-            if state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX {
-                return Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_FULL_MS });
-            }
+        let is_full = state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX;
+        if is_full && !state.open.contains_key(&message_id) {
+            return Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_FULL_MS });
         }
         let stream = state.open.entry(message_id).or_insert_with(|| Stream {
             base: base.clone(),
@@ -333,9 +310,6 @@ impl Streams {
         let fingerprint = self.hasher.hash_one(&event.id);
         let mut state = self.state.lock();
         let more = event.payload.len() + event.id.len() + event.event_type.len();
-        if state.bytes + more > STREAMS_BYTES_MAX {
-            state.make_room(now_ms);
-        }
         let full = state.bytes + more > STREAMS_BYTES_MAX;
         let stream = state.open.get_mut(&message_id).ok_or(Refusal::Internal)?;
         let bytes = stream.content_bytes() + more;
@@ -437,9 +411,24 @@ impl Streams {
         }
     }
 
-    /// Forgets streams that are idle.
-    pub fn sweep(&self, now_ms: u64) {
-        self.state.lock().sweep(now_ms);
+    /// Streams without an event for `idle_ms`.
+    pub fn idle(&self, now_ms: u64, idle_ms: u64) -> Vec<MessageId> {
+        let state = self.state.lock();
+        let is_idle = |stream: &Stream| now_ms.saturating_sub(stream.touched_ms) >= idle_ms;
+        state.open.iter().filter(|(_, stream)| is_idle(stream)).map(|(message_id, _)| *message_id).collect()
+    }
+
+    /// The lanes of a stream that deltas took further than what is stored, as they are to be stored before it is forgotten.
+    /// `None`: it is not open.
+    pub fn unsaved(&self, message_id: MessageId) -> Option<(Arc<Base>, Vec<Growing>)> {
+        let state = self.state.lock();
+        let stream = state.open.get(&message_id)?;
+        let mut last = stream.lanes.iter().map(|lane| lane.growing.state().seq).max().unwrap_or(0);
+        let unsaved = stream.lanes.iter().filter(|lane| lane.growing.is_ahead()).map(|lane| {
+            last += 1;
+            lane.growing.kept(last)
+        });
+        Some((stream.base.clone(), unsaved.collect()))
     }
 
     /// How many are open, and their bytes.
