@@ -20,6 +20,7 @@ use crate::hub::files::{FileLimits, Files};
 use crate::hub::messages::MessageLimits;
 use crate::hub::outbox::OutboxLimits;
 use crate::hub::sequencer::LaneLimits;
+use crate::hub::streams::IDLE_MS;
 use crate::hub::{ChannelTypeLimits, Hub, HubLimits};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -221,6 +222,8 @@ impl App {
         while self.hub.pending() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        // What was only pushed of streamed answers is kept, too.
+        let _ = tokio::time::timeout_at(deadline, self.hub.sweep_streams(clock::now_ms(), 0)).await;
         let drafts_left = self.hub.pending();
         self.hub.shared().queue.close();
         let committer = self.committer;
@@ -275,7 +278,7 @@ async fn expire(hub: Hub) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        hub.sweep_streams(clock::now_ms());
+        hub.sweep_streams(clock::now_ms(), IDLE_MS).await;
         // What is overdue after a downtime is worked off in capped lots.
         while matches!(hub.expire(clock::now_ms(), EXPIRY_CHANNELS_MAX).await, Ok(EXPIRY_CHANNELS_MAX..)) {}
     }

@@ -384,20 +384,23 @@ pub struct Growing {
     /// Its state but for the snapshot.
     state: Lane,
     content: Content,
+    /// Deltas came since it was stored.
+    ahead: bool,
 }
 
 impl Growing {
     /// A lane nothing was heard of.
     #[must_use]
     pub fn new(number: u8, key: &str) -> Self {
-        Self { state: Lane { number, key: key.to_owned(), ..Lane::default() }, content: Content::None }
+        let state = Lane { number, key: key.to_owned(), ..Lane::default() };
+        Self { state, content: Content::None, ahead: false }
     }
 
     /// A lane as it was stored.
     #[must_use]
     pub fn resume(lane: &Lane) -> Self {
         let state = Lane { snapshot: Bytes::new(), ..lane.clone() };
-        Self { state, content: Content::of(&lane.snapshot) }
+        Self { state, content: Content::of(&lane.snapshot), ahead: false }
     }
 
     /// Everything but its content.
@@ -410,6 +413,18 @@ impl Growing {
     #[must_use]
     pub fn lane(&self) -> Lane {
         Lane { snapshot: self.content.snapshot(), ..self.state.clone() }
+    }
+
+    /// Whether deltas came since it was stored.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.ahead
+    }
+
+    /// As it is, stored under a number: for who must forget it.
+    #[must_use]
+    pub fn kept(&self, seq: u64) -> Self {
+        Self { state: Lane { seq, ..self.state.clone() }, ahead: false, ..self.clone() }
     }
 
     /// About the bytes it takes, cheaply.
@@ -466,6 +481,7 @@ impl Growing {
         self.state.occurred_at_ms = event.occurred_at_ms;
         self.state.visibility = event.visibility.unwrap_or(self.state.visibility);
         self.state.seq = seq.unwrap_or(self.state.seq);
+        self.ahead = seq.is_none();
     }
 }
 

@@ -7,7 +7,8 @@
 //! nothing changes where a bound refuses; what is stored is never shown older than it is.
 //!
 //! Bounds: [`STREAMS_MAX`] and [`STREAMS_BYTES_MAX`] refuse (busy), [`STREAM_BYTES_MAX`] and `LANES_MAX` refuse (too large),
-//! [`IDLE_MS`] forgets. A stream nobody goes on with loses what was never stored; what was is in the log.
+//! and after [`IDLE_MS`] without an event, as before a stop, what a stream came to is stored and the stream
+//! forgotten: only a crash loses deltas.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -158,15 +159,6 @@ impl State {
             stream.bytes = now;
         }
     }
-
-    fn sweep(&mut self, now_ms: u64) {
-        let is_idle = |stream: &Stream| now_ms.saturating_sub(stream.touched_ms) >= IDLE_MS;
-        let idle: Vec<MessageId> =
-            self.open.iter().filter(|(_, stream)| is_idle(stream)).map(|(message_id, _)| *message_id).collect();
-        for message_id in idle {
-            self.forget(message_id);
-        }
-    }
 }
 
 /// What an event comes to.
@@ -257,13 +249,9 @@ impl Streams {
     ) -> Result<(), Refusal> {
         let mut state = self.state.lock();
         let message_id = base.message_id;
-        if !state.open.contains_key(&message_id) {
-            if state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX {
-                state.sweep(now_ms);
-            }
-            if state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX {
-                return Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_FULL_MS });
-            }
+        let is_full = state.open.len() >= STREAMS_MAX || state.bytes >= STREAMS_BYTES_MAX;
+        if is_full && !state.open.contains_key(&message_id) {
+            return Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_FULL_MS });
         }
         let stream = state.open.entry(message_id).or_insert_with(|| Stream {
             base: base.clone(),
@@ -322,9 +310,6 @@ impl Streams {
         let fingerprint = self.hasher.hash_one(&event.id);
         let mut state = self.state.lock();
         let more = event.payload.len() + event.id.len() + event.event_type.len();
-        if state.bytes + more > STREAMS_BYTES_MAX {
-            state.sweep(now_ms);
-        }
         let full = state.bytes + more > STREAMS_BYTES_MAX;
         let stream = state.open.get_mut(&message_id).ok_or(Refusal::Internal)?;
         let bytes = stream.content_bytes() + more;
@@ -405,27 +390,45 @@ impl Streams {
 
     /// Puts what is open of messages over what is stored of them.
     pub fn show<'a>(&self, messages: impl IntoIterator<Item = &'a mut Message>) {
-        let state = self.state.lock();
-        if state.open.is_empty() {
+        if self.state.lock().open.is_empty() {
             return;
         }
         for message in messages.into_iter().filter(|message| message.state == MessageState::Live) {
-            let Some(stream) = state.open.get(&message.message_id) else { continue };
-            for lane in &stream.lanes {
-                let open = lane.growing.state();
+            // Written as JSON without the lock, under which every event waits.
+            let lanes: Vec<Growing> = match self.state.lock().open.get(&message.message_id) {
+                Some(stream) => stream.lanes.iter().map(|lane| lane.growing.clone()).collect(),
+                None => continue,
+            };
+            for growing in lanes {
+                let open = growing.state();
                 match message.lanes.iter_mut().find(|stored| stored.number == open.number) {
                     // What was stored a moment ago is newer.
                     Some(stored) if stored.status.is_over() || stored.seq > open.seq => {}
-                    Some(stored) => *stored = lane.growing.lane(),
-                    None => message.lanes.push(lane.growing.lane()),
+                    Some(stored) => *stored = growing.lane(),
+                    None => message.lanes.push(growing.lane()),
                 }
             }
         }
     }
 
-    /// Forgets streams that are idle.
-    pub fn sweep(&self, now_ms: u64) {
-        self.state.lock().sweep(now_ms);
+    /// Streams without an event for `idle_ms`.
+    pub fn idle(&self, now_ms: u64, idle_ms: u64) -> Vec<MessageId> {
+        let state = self.state.lock();
+        let is_idle = |stream: &Stream| now_ms.saturating_sub(stream.touched_ms) >= idle_ms;
+        state.open.iter().filter(|(_, stream)| is_idle(stream)).map(|(message_id, _)| *message_id).collect()
+    }
+
+    /// The lanes of a stream that deltas took further than what is stored, as they are to be stored before it is forgotten.
+    /// `None`: it is not open.
+    pub fn unsaved(&self, message_id: MessageId) -> Option<(Arc<Base>, Vec<Growing>)> {
+        let state = self.state.lock();
+        let stream = state.open.get(&message_id)?;
+        let mut last = stream.lanes.iter().map(|lane| lane.growing.state().seq).max().unwrap_or(0);
+        let unsaved = stream.lanes.iter().filter(|lane| lane.growing.is_ahead()).map(|lane| {
+            last += 1;
+            lane.growing.kept(last)
+        });
+        Some((stream.base.clone(), unsaved.collect()))
     }
 
     /// How many are open, and their bytes.

@@ -114,7 +114,7 @@ async fn a_server_on_an_import_answers_as_the_old_one() {
     let (seq, (id, name)) = one.last_key_value().expect("messages");
     assert_eq!(server.send("one", name).await, (*seq, *id));
     assert!(server.send("one", "after").await.1 > seen.expect("messages"));
-    let body = json!({"uid": "alice", "version": seen.expect("messages") + 1_000_000, "msg_count": 1});
+    let body = json!({"uid": "alice", "version": seen.expect("messages") + 3_600_000_000, "msg_count": 1});
     let (headers, _) = server.post("/conversation/sync", body).await;
     assert_eq!(headers.get("x-chinwag-reset").map(|value| value.as_bytes()), Some(&b"1"[..]), "{headers:?}");
     server.stop();

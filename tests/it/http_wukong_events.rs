@@ -210,14 +210,14 @@ async fn what_is_stored_is_there_after_a_restart() {
     let root = Caller::root(&server);
     let meta = synced(&root, "u2", "u1", "m", json!({})).await["event_meta"].clone();
     let lanes: Vec<_> = meta["events"].as_array().expect("lanes").iter().map(|lane| &lane["snapshot"]).collect();
-    assert_eq!(lanes, [&text("one"), &text("done")], "what was never stored is gone");
-    // The sender goes on: numbers go on, a carried snapshot is the whole.
+    assert_eq!(lanes, [&text("Hel"), &text("one and two"), &text("done")], "a stop loses no delta");
+    // The sender goes on, and numbers do; what was said before the stop is known.
+    taken(&root, delta("m", "e1", "Hel")).await;
     taken(&root, delta("m", "e2", "lo")).await;
-    let whole = json!({"payload": {"snapshot": text("Hello")}});
-    let closed = taken(&root, event("m", "e3", "stream.close", whole)).await;
-    assert_eq!((&closed["msg_event_seq"], &closed["event_key"]), (&json!(3), &json!("main")));
+    let closed = taken(&root, event("m", "e3", "stream.close", json!({}))).await;
+    assert_eq!((&closed["msg_event_seq"], &closed["event_key"]), (&json!(5), &json!("main")));
     let finished = taken(&root, event("m", "e4", "stream.finish", json!({}))).await;
-    assert_eq!(finished["msg_event_seq"], 5, "the open lane took a number too");
+    assert_eq!(finished["msg_event_seq"], 7, "the open lane took a number too");
     let server = server.restart().await;
     let root = Caller::root(&server);
     let shown = synced(&root, "u2", "u1", "m", json!({})).await;
@@ -228,11 +228,11 @@ async fn what_is_stored_is_there_after_a_restart() {
     let seqs = |page: &Value| -> Vec<u64> {
         page["events"].as_array().expect("events").iter().filter_map(|event| event["msg_event_seq"].as_u64()).collect()
     };
-    assert_eq!((seqs(&page), &page["more"], &page["next_msg_event_seq"]), (vec![2, 3], &json!(1), &json!(3)));
-    let rest = events(&root, "m", json!({"limit": 2, "from_msg_event_seq": 3})).await;
-    assert_eq!((seqs(&rest), &rest["more"], &rest["next_msg_event_seq"]), (vec![4, 5], &json!(0), &json!(5)));
-    assert_eq!(events(&root, "m", json!({"from_msg_event_seq": 5})).await["next_msg_event_seq"], 5);
-    assert_eq!(seqs(&events(&root, "m", json!({"event_key": "plan"})).await), [4]);
+    assert_eq!((seqs(&page), &page["more"], &page["next_msg_event_seq"]), (vec![2, 5], &json!(1), &json!(5)));
+    let rest = events(&root, "m", json!({"limit": 2, "from_msg_event_seq": 5})).await;
+    assert_eq!((seqs(&rest), &rest["more"], &rest["next_msg_event_seq"]), (vec![6, 7], &json!(0), &json!(7)));
+    assert_eq!(events(&root, "m", json!({"from_msg_event_seq": 7})).await["next_msg_event_seq"], 7);
+    assert_eq!(seqs(&events(&root, "m", json!({"event_key": "plan"})).await), [6]);
     assert_eq!(seqs(&events(&root, "unheard of", json!({})).await), [0; 0]);
 }
 

@@ -26,6 +26,11 @@ use crate::hub::streams::{Base, Judged, Name};
 use crate::hub::{Hub, RETRY_AFTER_DRAIN_MS, Reader};
 use crate::store::{ChannelInfo, Commit, Probe, Record, Store};
 
+/// Records in one commit of streams that are forgotten, about; and their bytes.
+const KEPT_RECORDS_MAX: usize = 512;
+/// See [`KEPT_RECORDS_MAX`].
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
 /// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
@@ -240,11 +245,40 @@ impl Hub {
         self.shared.streams.show(messages);
     }
 
-    /// Forgets streams nobody goes on with, and counts the others.
-    pub fn sweep_streams(&self, now_ms: u64) {
-        self.shared.streams.sweep(now_ms);
+    /// Stores what streams without an event for `idle_ms` came to, forgets them, and counts the others. What cannot be stored
+    /// now stays open.
+    pub async fn sweep_streams(&self, now_ms: u64, idle_ms: u64) {
+        while self.keep_streams(now_ms, idle_ms).await {}
         let (streams, bytes) = self.shared.streams.figures();
         self.shared.metrics.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         self.shared.metrics.stream_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// As many as fill a lot. `false`: there is none left that can be kept now.
+    async fn keep_streams(&self, now_ms: u64, idle_ms: u64) -> bool {
+        let streams = &self.shared.streams;
+        let (mut turns, mut kept, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut commit = Commit::default();
+        for message_id in streams.idle(now_ms, idle_ms) {
+            if commit.records.len() >= KEPT_RECORDS_MAX || bytes >= KEPT_BYTES_MAX {
+                break;
+            }
+            // Whoever has the turn goes on with the stream; two that share one come one after the other.
+            let Ok(turn) = streams.turn_of(message_id).try_lock() else { continue };
+            let Some((base, lanes)) = streams.unsaved(message_id) else { continue };
+            for growing in lanes {
+                let lane = Box::new(growing.lane());
+                bytes += lane.bytes();
+                commit.records.push(Record::MessageEvent { channel: base.channel, seq: base.message_seq, lane });
+            }
+            turns.push(turn);
+            kept.push(message_id);
+        }
+        let is_stored = commit.records.is_empty() || self.commit(None, commit, (0, 0)).await.is_ok();
+        if !is_stored || kept.is_empty() {
+            return false;
+        }
+        kept.into_iter().for_each(|message_id| streams.forget(message_id));
+        true
     }
 }

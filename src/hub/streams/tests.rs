@@ -186,17 +186,28 @@ fn too_much_at_once_waits_until_something_is_over_or_idle() {
     };
     assert!(matches!(refused, Refusal::Busy { .. }));
     assert!(streams.figures().1 <= STREAMS_BYTES_MAX && taken >= 60, "{taken}");
-    // The first half is idle now.
-    let late = Version::new(5_000);
+    // The first half is idle now: once it is kept and forgotten there is room.
     let later = 10 + taken / 2 + IDLE_MS;
+    let idle = streams.idle(later, IDLE_MS);
+    assert_eq!((idle.len() as u64, streams.idle(later, 0).len() as u64), (taken / 2 + 1, taken + 1));
+    for message_id in idle {
+        let (base, lanes) = streams.unsaved(message_id).expect("open");
+        assert_eq!((base.message_id, lanes.len(), lanes[0].state().seq), (message_id, 1, 1));
+        assert_eq!(lanes[0].lane().plain().len(), text.len());
+        streams.forget(message_id);
+        assert!(streams.unsaved(message_id).is_none());
+    }
+    let late = Version::new(5_000);
     let named = Name { client_msg_no: ClientMsgNo::from_stored("late"), ..name(None) };
     streams.put(&base(late), named.clone(), &[], Version::ZERO, later).expect("room");
     streams.add(late, &delta("e", "", &text), later).expect("room");
-    assert!(
-        streams.read_at(Version::new(1_000)).is_none() && streams.read_at(Version::new(1_000 + taken - 1)).is_some()
-    );
-    streams.sweep(later + IDLE_MS);
-    assert_eq!((streams.figures(), streams.find(&named)), ((0, 0), None));
+    store_at(&streams, late, &event("s", "agent.step", "", ""));
+    assert!(streams.unsaved(late).is_some_and(|(_, lanes)| lanes.is_empty()), "all of it is stored");
+}
+
+fn store_at(streams: &Streams, message_id: MessageId, event: &NewEvent) {
+    let plan = streams.plan(message_id, event).expect("planned");
+    streams.settle(message_id, event, plan, Version::new(9_000), 1_000);
 }
 
 #[test]
