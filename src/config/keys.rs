@@ -263,7 +263,7 @@ pub const KEYS: &[Key] = &[
         16 * KIB,
         GIB,
         "bytes",
-        "What may wait for one session that reads slowly; beyond it the backlog is dropped and a gap notice sent.",
+        "What may wait for one session that reads slowly; beyond it the backlog is dropped and a gap notice sent. Sessions of WuKongIM's protocols, which have no such notice and are closed instead, may have four times as much.",
     ),
     number(
         "outbox.entries_max",

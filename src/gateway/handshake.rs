@@ -548,9 +548,11 @@ fn install(
     entered.kept = true;
     let place = entered.place;
     let viewer = Viewer { uid: speaker.seat().uid.clone() };
+    let hears_gaps = wire.tells_gaps();
     context.writers.borrow_mut().install(place.slot, write, place.session, (wire, viewer), client, clock::now_ms());
     let mut shard = context.shard.borrow_mut();
     if let Some(slot) = shard.slot(place.slot, place.session) {
+        slot.hears_gaps = hears_gaps;
         slot.outbox.push_control_front(Control::Raw(first));
     }
     shard.mark_dirty(place.slot);

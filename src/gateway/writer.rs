@@ -288,8 +288,8 @@ fn flush_slot(context: &Rc<Context>, at: u32) {
     let Writers { by_slot, gathered, unpublished } = &mut *writers;
     let Some(Some(writer)) = by_slot.get_mut(at as usize) else { return };
     let mut shard = context.shard.borrow_mut();
-    if !writer.wire.tells_gaps()
-        && let Some(slot) = shard.slot(at, writer.session)
+    if let Some(slot) = shard.slot(at, writer.session)
+        && !slot.hears_gaps
         && slot.outbox.lagging_since_ms().is_some()
         && slot.closing.is_none()
     {

@@ -25,6 +25,14 @@ pub struct OutboxLimits {
     pub entries_max: usize,
 }
 
+impl OutboxLimits {
+    /// The bounds of a session whose wire has no notice of a gap: falling behind costs it its connection, and its client a
+    /// reconnect and a sync, so it gets four times the room before.
+    pub fn without_notices(&self) -> Self {
+        Self { bytes_max: self.bytes_max.saturating_mul(4), entries_max: self.entries_max.saturating_mul(4) }
+    }
+}
+
 /// Gaps of more channels than this are told as one "sync again".
 const GAP_CHANNELS_MAX: usize = 256;
 

@@ -162,6 +162,8 @@ pub struct Slot {
     pub reader: Option<Waker>,
     /// The read half has as many requests in flight as it may.
     pub paused: bool,
+    /// Its wire has a notice of what it missed.
+    pub hears_gaps: bool,
     joining: Option<Box<Joining>>,
     groups: Vec<ChannelNo>,
     watches: Vec<Uid>,
@@ -290,6 +292,7 @@ impl Shard {
             closing: None,
             reader: None,
             paused: false,
+            hears_gaps: true,
             joining: Some(Box::default()),
             groups: Vec::new(),
             watches: Vec::new(),

@@ -167,7 +167,8 @@ pub(super) fn push_live(
         return;
     }
     let before = slot.outbox.live_bytes();
-    slot.outbox.push_live(live, &shared.limits.outbox, now_ms);
+    let limits = shared.limits.outbox;
+    slot.outbox.push_live(live, &if slot.hears_gaps { limits } else { limits.without_notices() }, now_ms);
     *outbox_bytes += slot.outbox.live_bytes() as i64 - before as i64;
     mark(dirty, at, slot);
 }
