@@ -339,7 +339,7 @@ impl Streams {
     /// What storing an event will change. Nothing changes here.
     ///
     /// # Errors
-    /// `TooMany`, `TooLarge`.
+    /// `TooMany`, `TooLarge`, `Busy`: what is open has no room for more; an event that brings nothing always has.
     pub fn plan(&self, message_id: MessageId, event: &NewEvent) -> Result<Plan, Refusal> {
         let state = self.state.lock();
         let stream = state.open.get(&message_id).ok_or(Refusal::Internal)?;
@@ -361,6 +361,10 @@ impl Streams {
         let bytes = stream.content_bytes() - before + growing.bytes();
         if bytes > STREAM_BYTES_MAX {
             return Err(Refusal::TooLarge { field: "payload", bytes, max: STREAM_BYTES_MAX });
+        }
+        let more = growing.bytes().saturating_sub(before);
+        if !event.payload.is_empty() && state.bytes + more > STREAMS_BYTES_MAX {
+            return Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_FULL_MS });
         }
         lanes.push(growing);
         Ok(Plan { lanes })

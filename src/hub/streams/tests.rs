@@ -186,6 +186,11 @@ fn too_much_at_once_waits_until_something_is_over_or_idle() {
     };
     assert!(matches!(refused, Refusal::Busy { .. }));
     assert!(streams.figures().1 <= STREAMS_BYTES_MAX && taken >= 60, "{taken}");
+    // Nor is there for the same to be stored, but always for an end that brings nothing.
+    let (last, first) = (Version::new(1_000 + taken), Version::new(1_000));
+    let snapshot = event("s", "stream.snapshot", "", &serde_json::json!({"kind": "text", "text": text}).to_string());
+    assert!(matches!(streams.plan(last, &snapshot), Err(Refusal::Busy { .. })));
+    assert_eq!(streams.plan(first, &event("c", "stream.close", "", "")).expect("planned").lanes.len(), 1);
     // The first half is idle now: once it is kept and forgotten there is room.
     let later = 10 + taken / 2 + IDLE_MS;
     let idle = streams.idle(later, IDLE_MS);
