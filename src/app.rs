@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::durable::{DurableStore, StoreOptions};
 use crate::store::search::SearchOptions;
-use crate::webhook::Webhooks;
+use crate::webhook::{Show, Webhooks};
 
 /// How often overdue messages are looked for; the promise is at most 60 s late.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -162,8 +162,9 @@ impl App {
     ) -> anyhow::Result<Listening> {
         let root_key = credentials.ensure_root(&config.auth, &config.data_dir, hub).await?;
         let keys = signing_keys(&config.webhook)?;
-        let webhooks =
-            Webhooks::new(hub.clone(), &config.webhook, &config.data_dir, metrics.clone(), message::to_sender);
+        let notify = if config.wukong.blank_system_uid { message::to_sender_or_blank } else { message::to_sender };
+        let show = Show { notify, offline: message::to_sender };
+        let webhooks = Webhooks::new(hub.clone(), &config.webhook, &config.data_dir, metrics.clone(), show);
         webhooks.start(keys).await?;
         let bind = |key: &str, addr| {
             gateway::bind(addr, config.listen.backlog).map_err(|error| match error.kind() {
@@ -379,6 +380,7 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
         history_max: HISTORY_MAX,
         wukong_encryption: config.wukong.encryption,
         wukong_token_auth: config.wukong.token_auth,
+        wukong_blank_system: config.wukong.blank_system_uid,
         proxy_protocol: config.listen.proxy_protocol,
     }
 }

@@ -488,6 +488,18 @@ pub const KEYS: &[Key] = &[
         "Whether anybody may write to a user (WuKongIM's whitelistOffOfPerson). Off: only who is on the user's whitelist, which are the user's contacts, unless the user's own channel has allow_stranger.",
     ),
     key(
+        "wukong.api_errors_400",
+        Kind::Flag,
+        "",
+        "Whether every error of WuKongIM's HTTP routes is an HTTP 400, as WuKongIM's are, for back ends that look for that number. Off: errors have their own status, such as 401, 413 and 429.",
+    ),
+    key(
+        "wukong.blank_system_uid",
+        Kind::Flag,
+        "",
+        "Whether messages of ____system come to WuKongIM's clients, routes and msg.notify with an empty from_uid (to clients in person channels with an empty channel_id too), as WuKongIM v2's do.",
+    ),
+    key(
         "external.tcp_addr",
         Kind::Text,
         "host:port, or empty",

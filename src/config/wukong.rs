@@ -23,6 +23,10 @@ pub struct Wukong {
     pub api_send_checks: bool,
     /// Whether anybody may write to a user; else only contacts may.
     pub whitelist_off_of_person: bool,
+    /// Whether every error of WuKongIM's HTTP routes has the status 400.
+    pub api_errors_400: bool,
+    /// Whether messages of the built-in system user name no sender.
+    pub blank_system_uid: bool,
 }
 
 /// Where clients are told to connect; empty: where the listeners are.
@@ -46,6 +50,8 @@ impl Default for Wukong {
             api_open: false,
             api_send_checks: false,
             whitelist_off_of_person: true,
+            api_errors_400: false,
+            blank_system_uid: false,
         }
     }
 }

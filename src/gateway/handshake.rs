@@ -407,7 +407,7 @@ async fn jsonrpc_session(context: &Rc<Context>, payload: &[u8]) -> Result<Opened
     })?;
     let jsonrpc::Opened { admitted, answer } = opened;
     let seat = Seat { place: admitted.entered.place, uid: admitted.uid };
-    let session = Rc::new(jsonrpc::Session::new(admitted.master));
+    let session = Rc::new(jsonrpc::Session::new(admitted.master, context.limits.wukong_blank_system));
     Ok(Opened {
         entered: admitted.entered,
         wire: Wire::JsonRpc(session.clone()),

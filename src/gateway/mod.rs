@@ -69,6 +69,8 @@ pub struct GatewayLimits {
     pub wukong_encryption: bool,
     /// Whether WuKongIM's clients need their token.
     pub wukong_token_auth: bool,
+    /// Whether messages of the built-in system user name no sender to WuKongIM's clients.
+    pub wukong_blank_system: bool,
     /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
 }

@@ -43,7 +43,7 @@ impl Wire {
                 session.append_live(viewer, live, out);
                 None
             }
-            Self::JsonRpc(_) => jsonrpc::live(viewer, live, out),
+            Self::JsonRpc(session) => session.live(viewer, live, out),
         }
     }
 

@@ -39,11 +39,14 @@ pub struct ErrorBody {
 
 /// Speaks [`ErrorBody`].
 #[derive(Debug, Clone, Copy)]
-pub struct Plain;
+pub struct Plain {
+    /// With the status 400 whatever is wrong, as WuKongIM (`wukong.api_errors_400`).
+    pub only_400: bool,
+}
 
 impl Envelope for Plain {
     fn problem(&self, problem: &Problem, request_id: &str) -> Response {
-        let status = problem.status();
+        let status = if self.only_400 { StatusCode::BAD_REQUEST } else { problem.status() };
         let text = problem.text();
         let body = ErrorBody {
             status: status.as_u16(),

@@ -14,6 +14,7 @@ use crate::domain::event::{KEY_DEFAULT, KEY_FINISH, Lane};
 use crate::domain::message::{Extras, FILES_MAX, MENTIONS_MAX, Message, Reaction};
 use crate::domain::namespace::Namespace;
 use crate::domain::refusal::Refusal;
+use crate::domain::user::SYSTEM_UID;
 
 /// Standard base64 with or without padding.
 const PAYLOAD: GeneralPurpose = GeneralPurpose::new(
@@ -249,10 +250,28 @@ fn event_meta(lanes: &[&Lane]) -> Option<EventMeta> {
     })
 }
 
+/// Who a message is shown to.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The user; of a back end that names none, empty.
+    pub uid: &'a str,
+    /// Messages of the built-in system user name no sender.
+    pub blank_system: bool,
+}
+
+impl<'a> From<&'a str> for Asker<'a> {
+    fn from(uid: &'a str) -> Self {
+        Self { uid, blank_system: false }
+    }
+}
+
 impl MessageBody {
     /// The message as `asker` sees it.
     #[must_use]
-    pub fn seen_by(asker: &str, message: &Message) -> Self {
+    pub fn seen_by<'a>(asker: impl Into<Asker<'a>>, message: &Message) -> Self {
+        let Asker { uid: asker, blank_system } = asker.into();
+        let from_uid = message.from_uid.bare();
+        let from_uid = if blank_system && from_uid == SYSTEM_UID { "" } else { from_uid };
         let extras = message.extras.as_deref();
         let reacted = |reaction: Reaction| {
             let of_kind = message.reactions.iter().filter(move |reacted| reacted.reaction == reaction);
@@ -272,7 +291,7 @@ impl MessageBody {
             message_idstr: message.message_id.to_string(),
             client_msg_no: message.client_msg_no.as_str().to_owned(),
             message_seq: message.message_seq.get(),
-            from_uid: message.from_uid.bare().to_owned(),
+            from_uid: from_uid.to_owned(),
             channel_id: message.channel.id_for(asker).to_owned(),
             channel_type: message.channel.channel_type().to_wire(),
             topic: message.topic.clone(),
@@ -314,6 +333,16 @@ impl MessageBody {
 /// 15, 35). Without what its events came to: webhooks tell of messages.
 #[must_use]
 pub fn to_sender(message: &Message) -> serde_json::Value {
+    of_sender(message, false)
+}
+
+/// As [`to_sender`], and nobody is named where the built-in system user is the sender (`wukong.blank_system_uid`).
+#[must_use]
+pub fn to_sender_or_blank(message: &Message) -> serde_json::Value {
+    of_sender(message, true)
+}
+
+fn of_sender(message: &Message, blank_system: bool) -> serde_json::Value {
     let bare;
     let message = match message.lanes.is_empty() {
         true => message,
@@ -323,7 +352,8 @@ pub fn to_sender(message: &Message) -> serde_json::Value {
         }
     };
     // A plain struct with text keys always becomes JSON.
-    serde_json::to_value(MessageBody::seen_by(message.from_uid.as_str(), message)).unwrap_or_default()
+    serde_json::to_value(MessageBody::seen_by(Asker { uid: message.from_uid.as_str(), blank_system }, message))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

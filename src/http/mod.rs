@@ -97,6 +97,11 @@ pub struct HttpState {
 }
 
 impl HttpState {
+    /// Who WuKongIM's routes show messages to.
+    pub(crate) fn asker<'a>(&self, uid: &'a str) -> message::Asker<'a> {
+        message::Asker { uid, blank_system: self.wukong.blank_system_uid }
+    }
+
     /// Takes its part of the settings by value.
     #[must_use]
     pub fn new(
@@ -233,7 +238,8 @@ fn voice_of(state: &HttpState, class: &str, path: &str) -> &'static dyn Envelope
         "m3o" => dialects::m3o::voice_of(path),
         "relation" if state.relation_http_errors => &dialects::relation::IN_STATUS,
         "relation" => &dialects::relation::IN_BODY,
-        _ => &Plain,
+        _ if state.wukong.api_errors_400 && reference::table::is_theirs(path) => &Plain { only_400: true },
+        _ => &Plain { only_400: false },
     }
 }
 

@@ -33,7 +33,8 @@ async fn state_with(change: impl FnOnce(&mut Config)) -> Arc<HttpState> {
     let all = Scopes { admin: true, send: true, read: true };
     hub.put_key(key(BOUND, Some("tenant"), all)).await.expect("stored");
     let metrics = Metrics::new();
-    let (data_dir, show) = (&config.data_dir, super::message::to_sender);
+    let (data_dir, to_sender) = (&config.data_dir, super::message::to_sender as fn(&_) -> _);
+    let show = crate::webhook::Show { notify: to_sender, offline: to_sender };
     let webhooks = crate::webhook::Webhooks::new(hub.clone(), &config.webhook, data_dir, metrics.clone(), show);
     Arc::new(HttpState::new(hub, credentials, metrics, webhooks, &config, RootKeySource::Environment))
 }

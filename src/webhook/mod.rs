@@ -56,6 +56,15 @@ pub const ENDPOINTS_MAX: usize = 32;
 /// (section 15, 35).
 pub type ShowMessage = fn(&Message) -> serde_json::Value;
 
+/// How messages are shown to each event that tells of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Show {
+    /// msg.notify: WuKongIM v2 can be told to name no system user there.
+    pub notify: ShowMessage,
+    /// msg.offline.
+    pub offline: ShowMessage,
+}
+
 /// What every worker works with.
 #[derive(Debug)]
 struct Context {
@@ -65,7 +74,7 @@ struct Context {
     /// Of `webhook.ca_file`, beside the system's.
     authorities: OnceLock<Vec<CertificateDer<'static>>>,
     disk: Disk,
-    show: ShowMessage,
+    show: Show,
     retry_max: Duration,
 }
 
@@ -168,7 +177,7 @@ impl Drop for Inner {
 
 impl Webhooks {
     /// Without an endpoint yet. Nothing is read or begun.
-    pub fn new(hub: Hub, config: &config::Webhook, data_dir: &Path, metrics: Arc<Metrics>, show: ShowMessage) -> Self {
+    pub fn new(hub: Hub, config: &config::Webhook, data_dir: &Path, metrics: Arc<Metrics>, show: Show) -> Self {
         let disk = Disk::new(data_dir);
         let retry_max = Duration::from_millis(config.retry_max_ms);
         let (client, authorities) = (OnceLock::new(), OnceLock::new());

@@ -116,7 +116,7 @@ impl Notify {
         if messages.is_empty() {
             return Ok(());
         }
-        let shown: Vec<_> = messages.iter().map(self.context.show).collect();
+        let shown: Vec<_> = messages.iter().map(self.context.show.notify).collect();
         let body = body::notify(&shown).map_err(|error| Failure::Unreachable(error.to_string()))?;
         self.call(body).await
     }

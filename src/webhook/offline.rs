@@ -117,7 +117,7 @@ impl Offline {
         }
         let mut absent = None;
         let (mut failures, mut answered, mut told) = (0, 0, 0);
-        let shown = (self.context.show)(message);
+        let shown = (self.context.show.offline)(message);
         loop {
             // A failed call gives its permit back while it waits, so that one channel holds up no other.
             let outcome = {

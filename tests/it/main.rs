@@ -45,3 +45,4 @@ mod webhook_changes;
 mod webhook_tls;
 mod wire_features;
 mod wukong;
+mod wukong_switches;

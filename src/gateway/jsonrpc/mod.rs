@@ -21,7 +21,7 @@ use super::wukong::commands::{Commands, received};
 use super::wukong::connect::{Admitted, Denied, admit, connack};
 use super::wukong::{draft_of, event_of, kick_text, reason_of, recv_of, wire_id};
 use crate::domain::refusal::Refusal;
-use crate::hub::delivery::{Delivered, Delivery, Happening};
+use crate::hub::delivery::{Delivered, Delivery, Happening, Side};
 use crate::hub::outbox::{Control, Live};
 use crate::hub::shard::{Shard, side_of};
 
@@ -35,12 +35,45 @@ pub(super) struct Session {
     asked: RefCell<Slab<Option<Box<str>>>>,
     /// Of a master device, whose acknowledgements of commands count for the user.
     commands: Option<Commands>,
+    /// Messages of the built-in system user name no sender.
+    blank_system: bool,
 }
 
 impl Session {
-    /// A session on a device that is a master, or none.
-    pub fn new(master: bool) -> Self {
-        Self { asked: RefCell::default(), commands: master.then(Default::default) }
+    /// A session on a device that is a master, or none; `blank_system`: the built-in system user is nobody.
+    pub fn new(master: bool, blank_system: bool) -> Self {
+        Self { asked: RefCell::default(), commands: master.then(Default::default), blank_system }
+    }
+
+    /// A live entry: bytes shared by all sessions that see it alike, or `None` when it was appended to `out`. Of what is
+    /// neither a message nor an event of one the Easy SDKs know no form.
+    pub fn live(&self, viewer: &Viewer, live: &Live, out: &mut Vec<u8>) -> Option<Bytes> {
+        let delivery = match live {
+            Live::Delivery(delivery) => delivery,
+            Live::Happening(happening) => return Some(happened(viewer, happening)),
+            Live::Change(_) | Live::Signal(_) | Live::Presence(_) => return Some(Bytes::new()),
+        };
+        let side = side_of(&delivery.key, &viewer.uid);
+        let is_own = |message: &Delivered| message.from_uid == viewer.uid;
+        if delivery.messages.iter().any(is_own) {
+            // One's own message, sent from another device, is no news: these bytes are nobody else's.
+            self.recvs(delivery, side, is_own, out);
+            return None;
+        }
+        Some(delivery.encoded(WIRE_KIND, side, || {
+            let mut bytes = Vec::with_capacity(delivery.bytes * 2);
+            self.recvs(delivery, side, |_| false, &mut bytes);
+            bytes.into()
+        }))
+    }
+
+    fn recvs(&self, delivery: &Delivery, side: Side, is_own: impl Fn(&Delivered) -> bool, out: &mut Vec<u8>) {
+        for message in &delivery.messages {
+            let channel = (delivery.id_for(side), delivery.key.channel_type());
+            let mut recv = recv_of(message, channel, self.blank_system);
+            recv.flags.red_dot &= !is_own(message);
+            append(out, |out| encode_notice(&Packet::Recv(recv), out));
+        }
     }
 }
 
@@ -192,28 +225,6 @@ fn refused(refusal: &Refusal) -> SendAck<'static> {
     SendAck { reason: reason_of(refusal), ..SendAck::default() }
 }
 
-/// A live entry: bytes shared by all sessions that see it alike, or `None` when it was appended to `out`. Of what is
-/// neither a message nor an event of one the Easy SDKs know no form.
-pub(super) fn live(viewer: &Viewer, live: &Live, out: &mut Vec<u8>) -> Option<Bytes> {
-    let delivery = match live {
-        Live::Delivery(delivery) => delivery,
-        Live::Happening(happening) => return Some(happened(viewer, happening)),
-        Live::Change(_) | Live::Signal(_) | Live::Presence(_) => return Some(Bytes::new()),
-    };
-    let side = side_of(&delivery.key, &viewer.uid);
-    let is_own = |message: &Delivered| message.from_uid == viewer.uid;
-    if delivery.messages.iter().any(is_own) {
-        // One's own message, sent from another device, is no news: these bytes are nobody else's.
-        recvs(delivery, delivery.id_for(side), is_own, out);
-        return None;
-    }
-    Some(delivery.encoded(WIRE_KIND, side, || {
-        let mut bytes = Vec::with_capacity(delivery.bytes * 2);
-        recvs(delivery, delivery.id_for(side), |_| false, &mut bytes);
-        bytes.into()
-    }))
-}
-
 fn happened(viewer: &Viewer, happening: &Happening) -> Bytes {
     let side = side_of(&happening.base.key, &viewer.uid);
     happening.encoded(WIRE_KIND, side, || {
@@ -221,14 +232,6 @@ fn happened(viewer: &Viewer, happening: &Happening) -> Bytes {
         append(&mut bytes, |out| encode_notice(&Packet::Event(event_of(happening, &viewer.uid)), out));
         bytes.into()
     })
-}
-
-fn recvs(delivery: &Delivery, channel_id: &str, is_own: impl Fn(&Delivered) -> bool, out: &mut Vec<u8>) {
-    for message in &delivery.messages {
-        let mut recv = recv_of(message, channel_id, delivery.key.channel_type().to_wire());
-        recv.flags.red_dot &= !is_own(message);
-        append(out, |out| encode_notice(&Packet::Recv(recv), out));
-    }
 }
 
 /// The last words: `disconnect` where the client shall stay away, and the WebSocket close.

@@ -139,6 +139,7 @@ pub async fn open(context: &Rc<Context>, framed: bool, connect: &Connect<'_>) ->
         None => (None, String::new(), String::new()),
     };
     let mut session = Session::new(version, cipher, framed, now_ms);
+    session.blank_system = context.limits.wukong_blank_system;
     session.commands = admitted.master.then(Default::default);
     let ack = connack(version, connect, Reason::SUCCESS, &server_key, &salt);
     let mut answer = Vec::new();

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 
 use protocol::close::CloseReason;
-use protocol::ids::Uid;
+use protocol::ids::{ChannelType, Uid};
 use protocol::wukong::{
     Cipher, Disconnect, Event, Flags, Packet, PreparedRecv, Reason, Recv, SendAck, Setting, Version, encode,
 };
@@ -19,6 +19,7 @@ use slab::Slab;
 use super::native::Viewer;
 use super::websocket::{Opcode, append_frame, close_frame, writer};
 use crate::domain::refusal::Refusal;
+use crate::domain::user::SYSTEM_UID;
 use crate::hub::delivery::{Delivered, Delivery, Happening, Side};
 use crate::hub::outbox::{Control, Live};
 use crate::hub::shard::side_of;
@@ -55,6 +56,8 @@ pub(super) struct Session {
     named: RefCell<Slab<Named>>,
     /// Of a master device, whose acknowledgements of commands count for the user.
     commands: Option<Commands>,
+    /// Messages of the built-in system user name no sender.
+    blank_system: bool,
 }
 
 /// What SENDACK repeats of a SEND (wukongim-wire.md 2, SENDACK).
@@ -66,7 +69,15 @@ struct Named {
 impl Session {
     fn new(version: Version, cipher: Option<Cipher>, framed: bool, now_ms: u64) -> Self {
         let named = RefCell::new(Slab::new());
-        Self { version, cipher, framed, unread_connack_ms: Cell::new(Some(now_ms)), named, commands: None }
+        Self {
+            version,
+            cipher,
+            framed,
+            unread_connack_ms: Cell::new(Some(now_ms)),
+            named,
+            commands: None,
+            blank_system: false,
+        }
     }
 
     /// The version agreed on.
@@ -160,7 +171,7 @@ impl Session {
             Live::Change(_) | Live::Signal(_) | Live::Presence(_) => return,
         };
         let side = side_of(&delivery.key, &viewer.uid);
-        let make = || Recvs::of(self.version, delivery, side);
+        let make = || Recvs::of(self.version, delivery, side, self.blank_system);
         let recvs: &Recvs = delivery.prepared(self.version.recv_layout(), side, make);
         for (message, recv) in delivery.messages.iter().zip(&recvs.0) {
             let Some(recv) = recv else { continue };
@@ -220,10 +231,10 @@ impl Session {
 struct Recvs(Vec<Option<PreparedRecv>>);
 
 impl Recvs {
-    fn of(version: Version, delivery: &Delivery, side: Side) -> Self {
-        let channel_id = delivery.id_for(side);
+    fn of(version: Version, delivery: &Delivery, side: Side, blank_system: bool) -> Self {
+        let channel = (delivery.id_for(side), delivery.key.channel_type());
         let prepared = delivery.messages.iter().map(|message| {
-            let recv = recv_of(message, channel_id, delivery.key.channel_type().to_wire());
+            let recv = recv_of(message, channel, blank_system);
             PreparedRecv::new(version, &recv)
                 .inspect_err(|error| tracing::warn!(%error, "a message has no RECV of this version"))
                 .ok()
@@ -258,8 +269,19 @@ pub(super) fn event_of<'a>(happening: &'a Happening, viewer: &Uid) -> Event<'a> 
     }
 }
 
-/// A message as WuKongIM's clients get it.
-pub(super) fn recv_of<'a>(message: &'a Delivered, channel_id: &'a str, channel_type: u8) -> Recv<'a> {
+/// A message as WuKongIM's clients get it, in a channel as they know it. With `blank_system` the built-in system user is
+/// nobody, and nobody's person channel has no name (`wukong.blank_system_uid`; wukongim-wire.md part D, 13).
+pub(super) fn recv_of<'a>(
+    message: &'a Delivered,
+    (channel_id, channel_type): (&'a str, ChannelType),
+    blank_system: bool,
+) -> Recv<'a> {
+    let from_uid = message.from_uid.bare();
+    let (from_uid, channel_id) = match blank_system && from_uid == SYSTEM_UID {
+        true if channel_type == ChannelType::Person => ("", ""),
+        true => ("", channel_id),
+        false => (from_uid, channel_id),
+    };
     Recv {
         flags: Flags {
             dup: false,
@@ -268,9 +290,9 @@ pub(super) fn recv_of<'a>(message: &'a Delivered, channel_id: &'a str, channel_t
             no_persist: message.flags.no_persist,
         },
         setting: Setting(message.setting),
-        from_uid: message.from_uid.bare().into(),
+        from_uid: from_uid.into(),
         channel_id: channel_id.into(),
-        channel_type,
+        channel_type: channel_type.to_wire(),
         expire: message.expire_s,
         client_msg_no: message.client_msg_no.as_str().into(),
         message_id: wire_id(message.message_id.get()),

@@ -53,7 +53,7 @@ async fn command_sync(
     let commands = state.hub.commands(uid.clone(), limit).await?;
     let shown = commands.iter().map(|command| MessageBody {
         message_seq: command.position,
-        ..MessageBody::seen_by(uid.as_str(), &command.message)
+        ..MessageBody::seen_by(state.asker(uid.as_str()), &command.message)
     });
     Ok(Json(shown.collect()))
 }

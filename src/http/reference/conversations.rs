@@ -18,7 +18,7 @@ use crate::http::HttpState;
 use crate::http::dialects::conversation::{ConversationRow, feature_on};
 use crate::http::envelope::{Done, ErrorBody};
 use crate::http::extract::{Auth, Body, Needs, QueryOrBody};
-use crate::http::message::MessageBody;
+use crate::http::message::{Asker, MessageBody};
 use crate::http::names::channel_seen_by;
 use crate::http::pages::{self, SeqWindow};
 use crate::http::problem::Problem;
@@ -111,6 +111,7 @@ async fn sync_messages(
     at_most("channels", &body.channels, CHANNELS_MAX)?;
     let count = count_of(&state, body.msg_count)?;
     let mut bytes_left = PAGE_BYTES_MAX;
+    let asker = state.asker(uid.as_str());
     let mut answer = Vec::with_capacity(body.channels.len());
     for (i, wanted) in body.channels.into_iter().enumerate() {
         let key = channel_at(i, &uid, &wanted.channel_id, wanted.channel_type)?;
@@ -118,7 +119,7 @@ async fn sync_messages(
         answer.push(wire::ChannelMessages {
             channel_id: wanted.channel_id,
             channel_type: wanted.channel_type,
-            messages: found.messages.iter().map(|message| MessageBody::seen_by(uid.as_str(), message)).collect(),
+            messages: found.messages.iter().map(|message| MessageBody::seen_by(asker, message)).collect(),
             user_last_msg_seq: found.view.own_seq,
         });
     }
@@ -186,7 +187,7 @@ async fn sync_by_channels(
         let key = channel_at(i, &uid, &wanted.channel_id, wanted.channel_type)?;
         let found = recents(&state, &uid, &key, (0, count), &mut bytes_left).await?;
         let row = member_row(&state, &uid, &key).await?;
-        rows.push(row_of(&uid, &key, row.as_ref(), &found, count));
+        rows.push(row_of(state.asker(uid.as_str()), &key, row.as_ref(), &found, count));
     }
     Ok(Json(rows))
 }
@@ -200,11 +201,11 @@ async fn member_row(state: &HttpState, uid: &Uid, key: &ChannelKey) -> Result<Op
     }
 }
 
-fn row_of(uid: &Uid, key: &ChannelKey, row: Option<&ChatRow>, found: &Recents, count: usize) -> ConversationRow {
+fn row_of(asker: Asker<'_>, key: &ChannelKey, row: Option<&ChatRow>, found: &Recents, count: usize) -> ConversationRow {
     let newest = found.messages.first();
     let first = found.messages.last().map_or(0, |message| message.message_seq.get());
     ConversationRow {
-        channel_id: key.id_for(uid.as_str()).to_owned(),
+        channel_id: key.id_for(asker.uid).to_owned(),
         channel_type: key.channel_type().to_wire(),
         unread: row.map_or(0, |row| row.unread),
         timestamp: newest.map_or(0, |message| message.timestamp_ms() / 1_000),
@@ -214,7 +215,7 @@ fn row_of(uid: &Uid, key: &ChannelKey, row: Option<&ChatRow>, found: &Recents, c
         readed_to_msg_seq: row.map_or(0, |row| row.read_to_msg_seq),
         deleted_to_msg_seq: found.view.deleted_to,
         version: row.map_or(0, |row| row.version.get()),
-        recents: found.messages.iter().map(|message| MessageBody::seen_by(uid.as_str(), message)).collect(),
+        recents: found.messages.iter().map(|message| MessageBody::seen_by(asker, message)).collect(),
         complete: u8::from(found.messages.len() < count || first <= found.view.deleted_to + 1),
         first_msg_seq: first,
         is_deleted: 0,
@@ -240,7 +241,7 @@ async fn conversations(
         channel_type: row.channel.channel_type().to_wire(),
         unread: row.unread,
         timestamp: row.timestamp_s,
-        last_message: row.recents.first().map(|message| MessageBody::seen_by(uid.as_str(), message)),
+        last_message: row.recents.first().map(|message| MessageBody::seen_by(state.asker(uid.as_str()), message)),
     });
     Ok(Json(rows.collect()))
 }

@@ -15,7 +15,7 @@ use crate::http::HttpState;
 use crate::http::dialects::client_msg_no;
 use crate::http::envelope::ErrorBody;
 use crate::http::extract::{Acting, Auth, Body, Needs, QueryOrBody};
-use crate::http::message::MessageBody;
+use crate::http::message::{Asker, MessageBody};
 use crate::http::names::{channel_by_name, channel_seen_by, channel_type_of};
 use crate::http::pages::{self, SeqWindow};
 use crate::http::problem::Problem;
@@ -41,13 +41,15 @@ struct Read {
     /// Whose view the answer shows; a back end that names nobody sees person channels by their canonical id.
     uid: Option<Uid>,
     key: ChannelKey,
+    blank_system: bool,
 }
 
 impl Read {
-    fn of(acting: &Acting, channel_id: &str, channel_type: u8) -> Result<Self, Problem> {
+    fn of(state: &HttpState, acting: &Acting, channel_id: &str, channel_type: u8) -> Result<Self, Problem> {
         let uid = acting.uid();
         let key = channel_seen_by(uid, channel_id, channel_type)?;
-        Ok(Self { reader: acting.reader(), uid: Some(uid.clone()), key })
+        let blank_system = state.wukong.blank_system_uid;
+        Ok(Self { reader: acting.reader(), uid: Some(uid.clone()), key, blank_system })
     }
 
     /// As [`Read::of`], for routes where a back end may name nobody.
@@ -60,15 +62,17 @@ impl Read {
         if login_uid.is_empty() && auth.is_key() {
             auth.key_with(Needs::Read)?;
             let key = channel_by_name(channel_id, channel_type_of(channel_type)?)?;
-            return Ok(Self { reader: Reader::Trusted, uid: None, key });
+            let blank_system = state.wukong.blank_system_uid;
+            return Ok(Self { reader: Reader::Trusted, uid: None, key, blank_system });
         }
         let acting = auth.acting_for(state, "login_uid", login_uid, Needs::Read).await?;
-        Self::of(&acting, channel_id, channel_type)
+        Self::of(state, &acting, channel_id, channel_type)
     }
 
     fn shown(&self, message: &Message) -> MessageBody {
         // Nobody has an empty uid: a pair is then shown by its canonical id.
-        MessageBody::seen_by(self.uid.as_ref().map_or("", Uid::as_str), message)
+        let uid = self.uid.as_ref().map_or("", Uid::as_str);
+        MessageBody::seen_by(Asker { uid, blank_system: self.blank_system }, message)
     }
 
     async fn page(&self, state: &HttpState, range: wire::SyncRange, bytes: usize) -> Result<Page, Problem> {
@@ -121,7 +125,7 @@ async fn message_sync(
     Body(body): Body<wire::MessageSyncQuery>,
 ) -> Result<Json<wire::MessageSyncPage>, Problem> {
     let acting = auth.acting_for(&state, "login_uid", &body.login_uid, Needs::Read).await?;
-    let read = Read::of(&acting, &body.channel_id, body.channel_type)?;
+    let read = Read::of(&state, &acting, &body.channel_id, body.channel_type)?;
     let page = read.page(&state, body.range(), PAGE_BYTES_MAX).await?;
     Ok(Json(wire::MessageSyncPage {
         start_message_seq: body.start_message_seq,
@@ -149,7 +153,7 @@ async fn message_sync_batch(
     let mut bytes_left = PAGE_BYTES_MAX;
     let mut items = Vec::with_capacity(body.items.len());
     for item in body.items {
-        let page = match Read::of(&acting, &item.channel_id, item.channel_type) {
+        let page = match Read::of(&state, &acting, &item.channel_id, item.channel_type) {
             // At least one message comes in any case, so every page goes on.
             Ok(read) => read.page(&state, item.range(), bytes_left).await,
             Err(problem) => Err(problem),

@@ -147,6 +147,15 @@ pub fn is_opened(path: &str) -> bool {
     ROUTES.iter().any(|route| route.support == Support::Served && route.path == path)
 }
 
+/// Whether a path is one of WuKongIM's, also one that is refused.
+#[must_use]
+pub fn is_theirs(path: &str) -> bool {
+    ROUTES.iter().any(|route| match route.path.strip_suffix("/*") {
+        Some(above) => path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        None => route.path == path,
+    })
+}
+
 /// Answers the routes that are not here, in the reference's shape.
 pub fn refused_routes() -> OpenApiRouter<Arc<HttpState>> {
     let mut router = OpenApiRouter::new();

@@ -25,7 +25,7 @@ use crate::domain::conversation::Verdict;
 use crate::domain::refusal::Refusal;
 use crate::http::envelope::ErrorBody;
 use crate::http::extract::{Auth, Body, Needs, QueryOrBody};
-use crate::http::message::MessageBody;
+use crate::http::message::{Asker, MessageBody};
 use crate::http::names::channel_seen_by;
 use crate::http::problem::Problem;
 use crate::http::{HttpState, RESET_HEADER, VERSION_HEADER};
@@ -84,7 +84,7 @@ async fn sync(
     let request = request_of(&state.conversation, uid.clone(), body)?;
     let mut answer = state.hub.sync(request).await?;
     state.hub.show_open_lanes(answer.rows.iter_mut().flat_map(|row| &mut row.recents));
-    Ok(answer_of(uid, answer))
+    Ok(answer_of(uid, answer, state.wukong.blank_system_uid))
 }
 
 /// The document's request as the hub takes it.
@@ -118,10 +118,10 @@ fn request_of(limits: &crate::config::Conversation, uid: Uid, body: wire::Sync) 
 
 /// The bare array, streamed: rows become JSON while the socket takes them, so an answer of 32 MiB of payloads is never in
 /// memory a second time as base64.
-fn answer_of(uid: Uid, answer: SyncAnswer) -> Response {
+fn answer_of(uid: Uid, answer: SyncAnswer, blank_system: bool) -> Response {
     let version = HeaderValue::from(answer.version.get());
     let reset = answer.reset;
-    let rows = RowStream { uid, rows: answer.rows.into_iter(), state: StreamState::Begin };
+    let rows = RowStream { uid, blank_system, rows: answer.rows.into_iter(), state: StreamState::Begin };
     let mut response = HttpBody::from_stream(rows).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -140,6 +140,7 @@ enum StreamState {
 /// The array as chunks of about [`CHUNK_BYTES`].
 struct RowStream {
     uid: Uid,
+    blank_system: bool,
     rows: std::vec::IntoIter<SyncRow>,
     state: StreamState,
 }
@@ -153,6 +154,7 @@ impl RowStream {
         if self.state == StreamState::Begin {
             chunk.push(b'[');
         }
+        let asker = Asker { uid: self.uid.as_str(), blank_system: self.blank_system };
         while chunk.len() < CHUNK_BYTES {
             let Some(row) = self.rows.next() else {
                 chunk.push(b']');
@@ -165,7 +167,7 @@ impl RowStream {
                 chunk.push(b',');
             }
             // Plain structs with text keys always serialize into memory.
-            let _ = serde_json::to_writer(&mut chunk, &row_of(&self.uid, &row));
+            let _ = serde_json::to_writer(&mut chunk, &row_of(asker, &row));
         }
         Some(Bytes::from(chunk))
     }
@@ -182,10 +184,9 @@ impl futures_core::Stream for RowStream {
     }
 }
 
-fn row_of(uid: &Uid, row: &SyncRow) -> wire::Row {
-    let asker = uid.as_str();
+fn row_of(asker: Asker<'_>, row: &SyncRow) -> wire::Row {
     wire::Row {
-        channel_id: row.channel.id_for(asker).to_owned(),
+        channel_id: row.channel.id_for(asker.uid).to_owned(),
         channel_type: row.channel.channel_type().to_wire(),
         unread: row.unread,
         timestamp: row.timestamp_s,

@@ -107,7 +107,7 @@ fn row(peer: &str, payload: Bytes) -> SyncRow {
 
 async fn answered(rows: Vec<SyncRow>, reset: bool) -> (axum::http::HeaderMap, usize, serde_json::Value) {
     let answer = SyncAnswer { version: Version::new(99), reset, rows, more: None };
-    let (parts, mut body) = answer_of(Uid::from_stored("alice"), answer).into_parts();
+    let (parts, mut body) = answer_of(Uid::from_stored("alice"), answer, false).into_parts();
     let (mut bytes, mut chunks) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         bytes.extend_from_slice(&frame.expect("infallible").into_data().expect("data"));
