@@ -409,6 +409,8 @@ struct AliveGuard<'a>(&'a CommitQueue);
 impl Drop for AliveGuard<'_> {
     fn drop(&mut self) {
         self.0.alive.store(false, Ordering::Release);
+        // Who waits for a lot that will not come.
+        self.0.committed.notify_waiters();
         self.0.committed.notify_waiters();
     }
 }
