@@ -165,6 +165,19 @@ impl ChannelState {
         Ok(true)
     }
 
+    /// Marks a message as one that more is known of than its record says, and tells whether this is the first change to it.
+    /// `None`: there is no such message, or this is no news.
+    fn begin_altering(&mut self, ctx: &Context<'_>, version: Version, seq: u64) -> Result<Option<bool>> {
+        if self.begin_change(version, seq).is_none() {
+            return Ok(None);
+        }
+        let slot = slot_of(seq);
+        let page = self.page_mut(ctx, page_of(seq))?;
+        let fresh = !page.is_touched(slot);
+        page.altered |= 1 << slot;
+        Ok(Some(fresh))
+    }
+
     /// Sets or takes away a user's reaction. `true`: as for [`ChannelState::revoke`].
     pub fn react(
         &mut self,
@@ -174,13 +187,7 @@ impl ChannelState {
         uid: &Uid,
         reaction: Option<Reaction>,
     ) -> Result<bool> {
-        if self.begin_change(version, seq).is_none() {
-            return Ok(false);
-        }
-        let slot = slot_of(seq);
-        let page = self.page_mut(ctx, page_of(seq))?;
-        let fresh = !page.is_touched(slot);
-        page.altered |= 1 << slot;
+        let Some(fresh) = self.begin_altering(ctx, version, seq)? else { return Ok(false) };
         self.changes(ctx.db)?.react(ctx.db, version, seq, uid, reaction)?;
         self.note(ctx.db, version, seq, fresh)?;
         Ok(true)
@@ -188,13 +195,7 @@ impl ChannelState {
 
     /// What a lane of a message is from now on lies at `place`. `true`: as for [`ChannelState::revoke`].
     pub fn happen(&mut self, ctx: &Context<'_>, version: Version, place: Place, seq: u64, number: u8) -> Result<bool> {
-        if self.begin_change(version, seq).is_none() {
-            return Ok(false);
-        }
-        let slot = slot_of(seq);
-        let page = self.page_mut(ctx, page_of(seq))?;
-        let fresh = !page.is_touched(slot);
-        page.altered |= 1 << slot;
+        let Some(fresh) = self.begin_altering(ctx, version, seq)? else { return Ok(false) };
         self.changes(ctx.db)?.set_lane(ctx.db, seq, number, Edit { place, version })?;
         self.note(ctx.db, version, seq, fresh)?;
         Ok(true)
