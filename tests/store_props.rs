@@ -447,8 +447,17 @@ impl Pair {
             }
             Step::ExpireDue { ahead_s } => {
                 let now_ms = self.model.version().unix_ms() + u64::from(ahead_s) * 1_000;
-                let due = self.store().expiry_due(now_ms, 100).expect("read");
-                assert_eq!(due, self.model.expiry_due(now_ms, 100).expect("read"));
+                let expected = self.model.expiry_due(now_ms, 100).expect("read");
+                // What a checkpoint is just writing is told by a later call.
+                let begun = std::time::Instant::now();
+                let due = loop {
+                    let due = self.store().expiry_due(now_ms, 100).expect("read");
+                    if due == expected || begun.elapsed() > std::time::Duration::from_secs(10) {
+                        break due;
+                    }
+                    std::thread::yield_now();
+                };
+                assert_eq!(due, expected);
                 let records: Vec<Record> =
                     due.into_iter().map(|(channel, seqs)| Record::MessagesExpired { channel, seqs }).collect();
                 if !records.is_empty() {

@@ -717,7 +717,7 @@ pub trait Store: Send + Sync + 'static {
     // Time and care.
 
     /// Messages that fall due up to `now_ms`, at most `max` channels' worth, ascending by time: what the caller commits as
-    /// [`Record::MessagesExpired`].
+    /// [`Record::MessagesExpired`]. What a checkpoint is just writing may be left to the next call.
     fn expiry_due(&self, now_ms: u64, max: usize) -> Result<Vec<(ChannelNo, Vec<u64>)>>;
     /// Writes everything dirty into the view and moves its mark. Called by drain; also runs by itself.
     fn checkpoint(&self) -> Result<()>;
