@@ -15,7 +15,7 @@ use crate::http::HttpState;
 use crate::http::dialects::client_msg_no;
 use crate::http::envelope::ErrorBody;
 use crate::http::extract::{Acting, Auth, Body, Needs, QueryOrBody};
-use crate::http::message::{Asker, MessageBody};
+use crate::http::message::MessageBody;
 use crate::http::names::{channel_by_name, channel_seen_by, channel_type_of};
 use crate::http::pages::{self, SeqWindow};
 use crate::http::problem::Problem;
@@ -41,15 +41,13 @@ struct Read {
     /// Whose view the answer shows; a back end that names nobody sees person channels by their canonical id.
     uid: Option<Uid>,
     key: ChannelKey,
-    blank_system: bool,
 }
 
 impl Read {
-    fn of(state: &HttpState, acting: &Acting, channel_id: &str, channel_type: u8) -> Result<Self, Problem> {
+    fn of(acting: &Acting, channel_id: &str, channel_type: u8) -> Result<Self, Problem> {
         let uid = acting.uid();
         let key = channel_seen_by(uid, channel_id, channel_type)?;
-        let blank_system = state.wukong.blank_system_uid;
-        Ok(Self { reader: acting.reader(), uid: Some(uid.clone()), key, blank_system })
+        Ok(Self { reader: acting.reader(), uid: Some(uid.clone()), key })
     }
 
     /// As [`Read::of`], for routes where a back end may name nobody.
@@ -62,17 +60,15 @@ impl Read {
         if login_uid.is_empty() && auth.is_key() {
             auth.key_with(Needs::Read)?;
             let key = channel_by_name(channel_id, channel_type_of(channel_type)?)?;
-            let blank_system = state.wukong.blank_system_uid;
-            return Ok(Self { reader: Reader::Trusted, uid: None, key, blank_system });
+            return Ok(Self { reader: Reader::Trusted, uid: None, key });
         }
         let acting = auth.acting_for(state, "login_uid", login_uid, Needs::Read).await?;
-        Self::of(state, &acting, channel_id, channel_type)
+        Self::of(&acting, channel_id, channel_type)
     }
 
-    fn shown(&self, message: &Message) -> MessageBody {
+    fn shown(&self, state: &HttpState, message: &Message) -> MessageBody {
         // Nobody has an empty uid: a pair is then shown by its canonical id.
-        let uid = self.uid.as_ref().map_or("", Uid::as_str);
-        MessageBody::seen_by(Asker { uid, blank_system: self.blank_system }, message)
+        MessageBody::seen_by(state.asker(self.uid.as_ref().map_or("", Uid::as_str)), message)
     }
 
     async fn page(&self, state: &HttpState, range: wire::SyncRange, bytes: usize) -> Result<Page, Problem> {
@@ -85,7 +81,7 @@ impl Read {
         let mut page = state.hub.message_sync(self.reader.clone(), self.key.clone(), sync, bytes).await?;
         state.hub.show_open_lanes(&mut page.messages);
         let bytes = page.messages.iter().map(Message::content_bytes).sum();
-        let shown = page.messages.iter().map(|message| self.shown(message));
+        let shown = page.messages.iter().map(|message| self.shown(state, message));
         let messages = match range.basic {
             true => shown.map(MessageBody::without_snapshots).collect(),
             false => shown.collect(),
@@ -96,7 +92,7 @@ impl Read {
     async fn look_up(&self, state: &HttpState, wanted: Vec<Wanted>) -> Result<Vec<MessageBody>, Problem> {
         let mut found = state.hub.look_up(self.reader.clone(), self.key.clone(), wanted).await?;
         state.hub.show_open_lanes(&mut found);
-        Ok(found.iter().map(|message| self.shown(message)).collect())
+        Ok(found.iter().map(|message| self.shown(state, message)).collect())
     }
 
     async fn one(&self, state: &HttpState, wanted: Wanted) -> Result<Json<wire::MessageFound>, Problem> {
@@ -125,7 +121,7 @@ async fn message_sync(
     Body(body): Body<wire::MessageSyncQuery>,
 ) -> Result<Json<wire::MessageSyncPage>, Problem> {
     let acting = auth.acting_for(&state, "login_uid", &body.login_uid, Needs::Read).await?;
-    let read = Read::of(&state, &acting, &body.channel_id, body.channel_type)?;
+    let read = Read::of(&acting, &body.channel_id, body.channel_type)?;
     let page = read.page(&state, body.range(), PAGE_BYTES_MAX).await?;
     Ok(Json(wire::MessageSyncPage {
         start_message_seq: body.start_message_seq,
@@ -153,7 +149,7 @@ async fn message_sync_batch(
     let mut bytes_left = PAGE_BYTES_MAX;
     let mut items = Vec::with_capacity(body.items.len());
     for item in body.items {
-        let page = match Read::of(&state, &acting, &item.channel_id, item.channel_type) {
+        let page = match Read::of(&acting, &item.channel_id, item.channel_type) {
             // At least one message comes in any case, so every page goes on.
             Ok(read) => read.page(&state, item.range(), bytes_left).await,
             Err(problem) => Err(problem),
@@ -216,7 +212,7 @@ async fn last_message(
     let newest = SeqWindow { first: 1, last: u64::MAX, limit: 1, newest_first: true };
     let mut shown = pages::read(&state.hub, read.reader.clone(), &read.key, newest).await?;
     state.hub.show_open_lanes(&mut shown.messages);
-    Ok(Json(shown.messages.first().map(|message| read.shown(message)).into()))
+    Ok(Json(shown.messages.first().map(|message| read.shown(&state, message)).into()))
 }
 
 /// Messages of a channel by seq, id or name.
